@@ -1,0 +1,85 @@
+"""What happened in one Kinto request to one kind of object under one parent: frozen values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from kinto_dispatch.errors import UndecodableEvent
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """One object's part of an event.
+
+    ``old`` is ``None`` for a create, ``new`` is ``None`` for a delete. ``changed`` holds the
+    top-level field names in alphabetical order: all of them on create and delete; on update those
+    whose value differs, without ``last_modified``, so that a permission-only update has none.
+    """
+
+    uri: str
+    object_id: str
+    old: dict[str, Any] | None
+    new: dict[str, Any] | None
+    changed: tuple[str, ...]
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1):
+    """A frozen value, complete in itself: it can be read anywhere, long after the request.
+
+    ``id`` is stable over every copy and attempt. ``action`` is ``create``, ``update`` or
+    ``delete`` (``read`` where an alias asks for it). ``timestamp`` is Kinto's, in milliseconds.
+    ``user_id`` is prefixed as Kinto does (``basicauth:...``), ``None`` for anonymous.
+    ``payload`` is Kinto's own; its ``uri`` and ids are the first object's only (Kinto #945), so
+    read them from ``changes``. Never change the dictionaries: all channels share them.
+    """
+
+    id: str
+    action: str
+    resource_name: str
+    uri: str
+    bucket_id: str | None
+    collection_id: str | None
+    group_id: str | None
+    user_id: str | None
+    timestamp: int
+    root_url: str
+    request_id: str | None
+    payload: dict[str, Any]
+    changes: tuple[Change, ...]
+
+    def only(self, changes: Iterable[Change]) -> Event:
+        """The same event with only these changes; itself if nothing is left out."""
+        kept = tuple(changes)
+        return self if kept == self.changes else msgspec.structs.replace(self, changes=kept)
+
+    def encode(self) -> bytes:
+        """The event on the wire: one JSON object, its version under ``v``."""
+        try:
+            return _encoder.encode(self)
+        except (OverflowError, UnicodeEncodeError):
+            # Integers over 64 bits and lone surrogates are legal in Kinto's JSON, and the
+            # standard library writes both; msgspec refuses them.
+            return json.dumps(msgspec.to_builtins(self)).encode("ascii")
+
+    @classmethod
+    def decode(cls, body: bytes) -> Event:
+        """The event in ``body``. Raises ``UndecodableEvent`` on anything else."""
+        try:
+            return _decoder.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return _decode_with_stdlib(body, error)
+
+
+def _decode_with_stdlib(body: bytes, error: Exception) -> Event:
+    """The slow way in, for what the slow way out wrote."""
+    try:
+        return msgspec.convert(json.loads(body), type=Event)
+    except (ValueError, RecursionError, msgspec.ValidationError):
+        raise UndecodableEvent(str(error), body) from error
+
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Event)

@@ -1,0 +1,45 @@
+"""What came of an attempt: a value, never a boolean."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The destination has it. ``detail`` is shown to operators (a status, an id); no secrets."""
+
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Not now: try again, after ``after`` seconds if the destination said so, else by schedule."""
+
+    reason: str
+    after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Refused for good: a dead letter of kind ``refused``, without more attempts."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Veto:
+    """A synchronous channel with ``phase = before_commit`` refuses the write.
+
+    The client gets ``status`` (400 to 499) with ``reason`` in Kinto's error format.
+    """
+
+    status: int
+    reason: str
+
+    def __post_init__(self) -> None:
+        if not 400 <= self.status <= 499:
+            raise ValueError(f"Veto status {self.status} is not a client error; use 400 to 499.")
+
+
+Outcome = Delivered | Retry | Rejected

@@ -1,0 +1,274 @@
+"""What the rest of kinto-dispatch asks of a queue engine, and the values that pass through.
+
+The *log* is the append-only stream of captured events. A *lane* is one channel's own queue. Each
+lane keeps a *cursor*: how far into the log it has been routed. Routing moves the cursor and
+appends to the lane in one atomic step, on the condition that the cursor still stands where the
+router saw it, so any number of routers can run and each event enters a lane exactly once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+
+START_OF_LOG = "0-0"
+
+DeadKind = Literal["refused", "failed", "poison"]
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """A captured event in the log. ``id`` is the engine's and grows in log order."""
+
+    id: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A delivery on its way into a lane. ``body`` is the event on the wire, by value."""
+
+    key: str
+    body: bytes
+    attempt: int = 1
+    replay: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DeadEntry:
+    """A delivery that never ran, because routing it failed."""
+
+    key: str
+    body: bytes
+    kind: DeadKind
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A delivery that one worker holds.
+
+    ``consumer`` and ``token`` are the fence: they change whenever somebody else takes the entry,
+    and a settlement with old ones is recognised as stale. ``suspect`` is true when the entry was
+    held by a worker that died; ``strikes`` counts the deaths of workers that ran it alone.
+    """
+
+    lane: str
+    id: str
+    consumer: str
+    token: int
+    key: str
+    body: bytes
+    attempt: int
+    replay: bool = False
+    suspect: bool = False
+    strikes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Delivered: leave the lane."""
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """Back to the lane as attempt ``attempt`` after ``delay_seconds`` of the server's clock."""
+
+    delay_seconds: float
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """Leave the lane for the channel's dead letters."""
+
+    kind: DeadKind
+    reason: str
+
+
+Fate = Done | Later | Dead
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The fate of a claim, with the record of its attempt (JSON, see ``attempt.py``)."""
+
+    claim: Claim
+    fate: Fate
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A dead letter as it is kept. ``id`` is the engine's; ``at_ms`` the server's clock."""
+
+    id: str
+    lane: str
+    key: str
+    kind: DeadKind
+    reason: str
+    attempts: int
+    at_ms: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStatus:
+    """One lane in numbers. ``oldest_waiting_seconds`` is ``None`` when nothing waits."""
+
+    channel: str
+    waiting: int
+    in_flight: int
+    retry: int
+    dead: int
+    oldest_waiting_seconds: float | None
+    paused: bool
+    breaker: str
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueHealth:
+    """Whether the server is fit to hold what must not be lost.
+
+    ``warnings`` are sentences for an operator: an evicting ``maxmemory_policy``, no persistence.
+    """
+
+    server: str
+    version: str
+    run_id: str
+    used_memory_bytes: int
+    max_memory_bytes: int
+    warnings: tuple[str, ...] = field(default=())
+
+
+class Log(Protocol):
+    """The producer's side, used in Kinto's web processes: blocking, thread-safe, fork-safe."""
+
+    def append(self, events: Sequence[tuple[str, bytes]]) -> None:
+        """Append ``(event id, body)`` pairs in order, atomically; returns when the log has them.
+
+        Idempotent by event id within a bounded window, so it may be called again when the fate of
+        an earlier call is unknown. Raises ``QueueUnavailable``; blocks at most the time-out that
+        the log was made with.
+        """
+
+    def summary(self) -> tuple[Sequence[LaneStatus], bool]:
+        """The lanes in numbers, and whether a worker was ever seen."""
+
+    def close(self) -> None:
+        """Give back connections. Never raises."""
+
+
+class Queue(Protocol):
+    """The worker's side. Every method may raise ``QueueUnavailable`` and has no effect then,
+    or an effect that a second call finds done."""
+
+    # --- the log -------------------------------------------------------------------------
+
+    async def register(self, lanes: Sequence[str]) -> None:
+        """Make the lanes known: a new lane starts at the end of the log as it stands now, so what
+        is appended later reaches it. Known lanes stay as they are."""
+
+    async def append(self, events: Sequence[tuple[str, bytes]], mark: str | None = None) -> None:
+        """As ``Log.append``. With ``mark``, the log remembers it in the same atomic step."""
+
+    async def mark(self) -> tuple[str, str | None]:
+        """The server's run id and the last mark, ``None`` where the log has forgotten."""
+
+    async def read_log(
+        self, after: str, count: int, block_seconds: float = 0.0
+    ) -> Sequence[LogEntry]:
+        """At most ``count`` entries after ``after``, waiting ``block_seconds`` for the first."""
+
+    async def trim_log(self, before_ms: int, keep_from: str, max_bytes: int) -> int:
+        """Forget entries older than ``before_ms``, but none at or after ``keep_from``; how
+        many. Above ``max_bytes`` also younger ones that every lane has been routed past."""
+
+    # --- the lanes -----------------------------------------------------------------------
+
+    async def cursors(self, lanes: Sequence[str]) -> Mapping[str, str]:
+        """How far each lane has been routed; for a lane never routed, where it begins."""
+
+    async def route(
+        self, lane: str, after: str, upto: str, entries: Sequence[Entry], dead: Sequence[DeadEntry]
+    ) -> str:
+        """Append ``entries`` and move the cursor from ``after`` to ``upto``, or do nothing if the
+        cursor stands elsewhere. Returns where it stands now."""
+
+    async def fetch(
+        self, lane: str, consumer: str, count: int, block_seconds: float
+    ) -> Sequence[Claim]:
+        """Claim at most ``count`` new deliveries in lane order, waiting for the first."""
+
+    async def renew(self, lane: str, claims: Sequence[Claim]) -> Sequence[Claim]:
+        """Prolong the leases of these claims; returns those that were lost to somebody else."""
+
+    async def reclaim(
+        self, lane: str, consumer: str, lease_seconds: float, count: int
+    ) -> Sequence[Claim]:
+        """Take over deliveries whose lease ran out. They come back as ``suspect``."""
+
+    async def settle(self, lane: str, settlements: Sequence[Settlement]) -> Sequence[bool]:
+        """Carry out fates and keep the attempt records, atomically per lane.
+
+        For each: true if it counted. A stale ``Done`` still closes the entry; a stale ``Later`` or
+        ``Dead`` changes nothing and is false.
+        """
+
+    async def release(self, lane: str, claims: Sequence[Claim]) -> None:
+        """Give claims back unrun: same attempt number, at once available to others."""
+
+    async def promote(self, lane: str, count: int) -> tuple[int, float | None]:
+        """Move what is due back into the lane, at most ``count``. Returns how many, and the
+        seconds until the next is due (``None`` when none waits)."""
+
+    async def strike(self, lane: str, claim: Claim) -> int:
+        """Note that a suspect now runs alone; returns how often it had already done so."""
+
+    # --- operators -----------------------------------------------------------------------
+
+    async def beat(self, worker: str, info: Mapping[str, Any], ttl_seconds: float) -> None:
+        """Say that this worker lives. Forgotten after ``ttl_seconds`` without another beat."""
+
+    async def retire(self, worker: str, lanes: Sequence[str], consumers: Sequence[str]) -> None:
+        """This worker is gone: forget it, and its consumers where nothing is pending on them."""
+
+    async def workers(self) -> Sequence[Mapping[str, Any]]:
+        """The living workers, as they described themselves in ``beat``."""
+
+    async def status(self, lanes: Sequence[str]) -> Sequence[LaneStatus]:
+        """The lanes in numbers, in the order asked."""
+
+    async def dead_letters(
+        self, lane: str, after: str = START_OF_LOG, count: int = 1000
+    ) -> Sequence[DeadLetter]:
+        """Dead letters oldest first, a page at a time."""
+
+    async def replay_dead(self, lane: str, letters: Sequence[DeadLetter]) -> int:
+        """Move dead letters back into the lane as first attempts marked ``replay``; how many."""
+
+    async def purge_dead(self, lane: str, letters: Sequence[DeadLetter]) -> int:
+        """Destroy dead letters; how many."""
+
+    async def enqueue(self, lane: str, entries: Sequence[Entry]) -> None:
+        """Append deliveries to a lane outside routing: a replay, a test."""
+
+    async def attempts(
+        self, lane: str, after: str = START_OF_LOG, count: int = 1000
+    ) -> Sequence[tuple[str, bytes]]:
+        """Pages of attempt records, ``(position, record)`` oldest first."""
+
+    async def pause(self, lane: str, paused: bool) -> None:
+        """While paused a lane fills and nobody fetches from it."""
+
+    async def prune(self, lane: str, attempts_before_ms: int, dead_before_ms: int) -> int:
+        """Forget attempt records and dead letters older than that; how many."""
+
+    async def health(self) -> QueueHealth:
+        """Ask the server about itself."""
+
+    async def close(self) -> None:
+        """Give back connections. Never raises."""
