@@ -1,0 +1,85 @@
+"""A bounded pool of daemon threads for hooks that are plain functions.
+
+``concurrent.futures`` joins its threads when the interpreter exits, so one hook that never
+returns would keep the process alive for ever; daemon threads are left behind instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+
+IDLE_SECONDS = 30.0
+
+
+class PoolExhausted(RuntimeError):
+    """Raised when every thread is busy: none is free and no more may be started."""
+
+    def __init__(self, name: str, bound: int) -> None:
+        super().__init__(f"all {bound} threads of channel {name!r} are still busy")
+
+
+class ThreadPool:
+    """Runs calls in at most ``bound`` threads; a call never waits for a thread to come free.
+
+    A call that hangs keeps its thread, and counts against the bound, until it returns.
+    """
+
+    def __init__(self, name: str, bound: int) -> None:
+        self.name = name
+        self.bound = bound
+        self._work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._busy = 0
+
+    @property
+    def busy(self) -> int:
+        """How many calls are running or about to."""
+        return self._busy
+
+    def submit(self, call: Callable[[], Any]) -> Future[Any]:
+        """Start ``call`` in a thread. Raises ``PoolExhausted`` instead of queueing it."""
+        with self._lock:
+            if self._busy >= self.bound:
+                raise PoolExhausted(self.name, self.bound)
+            self._busy += 1
+            starts_thread = self._threads < self._busy
+            self._threads += starts_thread
+        future: Future[Any] = Future()
+        self._work.put((future, call))
+        if starts_thread:
+            threading.Thread(target=self._run, name=f"dispatch-{self.name}", daemon=True).start()
+        return future
+
+    def _run(self) -> None:
+        while (item := self._next()) is not None:
+            future, call = item
+            if future.set_running_or_notify_cancel():
+                _complete(future, call)
+            with self._lock:
+                self._busy -= 1
+
+    def _next(self) -> tuple[Future[Any], Callable[[], Any]] | None:
+        with contextlib.suppress(queue.Empty):
+            return self._work.get(timeout=IDLE_SECONDS)
+        with self._lock:
+            # Work may have come between the time-out and the lock; then this thread is needed.
+            if self._threads <= self._busy:
+                return self._work.get()
+            self._threads -= 1
+        return None
+
+
+def _complete(future: Future[Any], call: Callable[[], Any]) -> None:
+    try:
+        result = call()
+    except BaseException as error:  # SystemExit in a hook must not end the thread silently
+        future.set_exception(error)
+    else:
+        future.set_result(result)
