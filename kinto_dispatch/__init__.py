@@ -1,1 +1,79 @@
-"""kinto-dispatch: a committed Kinto change reaches its channels, a rolled-back one never does."""
+"""kinto-dispatch: a committed Kinto change reaches its channels, a rolled-back one never does.
+
+Everything that an operator or the author of a channel plugin needs is importable from here.
+Names are loaded when first used, so that ``kinto-dispatch --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from kinto_dispatch.delivery import Delivery
+    from kinto_dispatch.egress import EgressGuard
+    from kinto_dispatch.event import Change, Event
+    from kinto_dispatch.hookspecs import hookimpl, on_event, on_event_async
+    from kinto_dispatch.outcome import Delivered, Outcome, Rejected, Retry, Veto
+    from kinto_dispatch.plugins import Channel
+    from kinto_dispatch.render import Message
+    from kinto_dispatch.settings import Addresses
+
+__all__ = [  # noqa: RUF022 - grouped as a table of contents
+    # What a hook gets
+    "Event",
+    "Change",
+    "Channel",
+    "Delivery",
+    "Message",
+    # What a hook returns
+    "Outcome",
+    "Delivered",
+    "Retry",
+    "Rejected",
+    "Veto",
+    # How a plugin is written
+    "hookimpl",
+    "on_event",
+    "on_event_async",
+    "Addresses",
+    "EgressGuard",
+    # How Kinto loads the listener
+    "load_from_config",
+]
+
+_HOME = {
+    "Addresses": "settings",
+    "Change": "event",
+    "Channel": "plugins",
+    "Delivered": "outcome",
+    "Delivery": "delivery",
+    "EgressGuard": "egress",
+    "Event": "event",
+    "Message": "render",
+    "Outcome": "outcome",
+    "Rejected": "outcome",
+    "Retry": "outcome",
+    "Veto": "outcome",
+    "hookimpl": "hookspecs",
+    "on_event": "hookspecs",
+    "on_event_async": "hookspecs",
+}
+
+
+def load_from_config(config: Any, prefix: str = "") -> Any:
+    """The listener for ``kinto.event_listeners.<alias>.use = kinto_dispatch``.
+
+    Kinto calls it once for each alias. Starts nothing and does not connect to the queue. Raises
+    ``pyramid.exceptions.ConfigurationError`` with everything that is wrong in the settings.
+    """
+    from kinto_dispatch.listener import load_from_config as load
+
+    return load(config, prefix)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(f"kinto_dispatch.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
