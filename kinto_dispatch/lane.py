@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 from kinto_dispatch.attempt import Attempter
 from kinto_dispatch.patience import Patience
@@ -48,6 +50,7 @@ class Lane:
         self._lease_seconds = lease_seconds
         self._stopping = stopping
         self._patience = Patience(stopping)
+        self._drain_patience = Patience(asyncio.Event())
         self._slots = concurrency or channel.config.concurrency
         self._attempter = Attempter(channel)
         self._ready: asyncio.Queue[Claim] = asyncio.Queue()
@@ -101,10 +104,14 @@ class Lane:
         )
 
     def _take(self, claims: Sequence[Claim]) -> None:
-        self._unstarted += len(claims)
         for claim in claims:
+            known = claim.id in self._held
             self._held[claim.id] = claim
-            self._ready.put_nowait(claim)
+            # Ours already, if its lease ran out while this process was stopped: the attempt
+            # under way goes on and is settled with the new token.
+            if not known:
+                self._unstarted += 1
+                self._ready.put_nowait(claim)
 
     def _free(self) -> int:
         return self._slots - self._unstarted - self._running
@@ -139,10 +146,15 @@ class Lane:
             await self._to_settle.wait()
             self._to_settle.clear()
             while self._unsettled:
-                await self._patience.attempt(self._settle_batch, f"settling lane {self.name!r}")
+                await self._drain_patience.attempt(
+                    self._settle_batch, f"settling lane {self.name!r}"
+                )
 
     async def _settle_batch(self) -> None:
-        batch = [self._unsettled[i] for i in range(min(len(self._unsettled), SETTLE_BATCH))]
+        batch = [
+            replace(settlement, claim=self._held.get(settlement.claim.id, settlement.claim))
+            for settlement in itertools.islice(self._unsettled, SETTLE_BATCH)
+        ]
         counted = await self._queue.settle(self.name, batch)
         for settlement, counts in zip(batch, counted, strict=True):
             self._unsettled.popleft()
@@ -160,7 +172,9 @@ class Lane:
         while True:
             await asyncio.sleep(self._lease_seconds / 3)
             if self._held:
-                await self._patience.attempt(self._renew_once, f"leases of lane {self.name!r}")
+                await self._drain_patience.attempt(
+                    self._renew_once, f"leases of lane {self.name!r}"
+                )
 
     async def _renew_once(self) -> None:
         for claim in await self._queue.renew(self.name, list(self._held.values())):

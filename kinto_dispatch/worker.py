@@ -1,0 +1,225 @@
+"""The worker process: relay, router, one lane per channel; started and drained politely."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+from kinto_dispatch.lane import Lane
+from kinto_dispatch.patience import Patience
+from kinto_dispatch.plugins import Channel, Configuration
+from kinto_dispatch.queue import open_queue
+from kinto_dispatch.queue.protocol import Queue
+from kinto_dispatch.relay import Relay, open_relay
+from kinto_dispatch.router import Router, position
+
+
+logger = logging.getLogger(__name__)
+
+BEAT_SECONDS = 2.0
+BEAT_TTL_SECONDS = 10.0
+HOUSEKEEPING_SECONDS = 60.0
+IDLE_CHECK_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerOptions:
+    """What the command line says. ``channels`` empty means all of them."""
+
+    concurrency: int | None = None
+    channels: tuple[str, ...] = ()
+    burst: bool = False
+
+
+class Worker:
+    """Everything that one worker process runs, on one event loop."""
+
+    def __init__(self, configuration: Configuration, options: WorkerOptions) -> None:
+        self.name = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._configuration = configuration
+        self._settings = configuration.settings
+        self._options = options
+        self._stopping = asyncio.Event()
+        self._patience = Patience(self._stopping)
+        self._started_at = time.time()
+        self._lanes: list[Lane] = []
+
+    def stop(self) -> None:
+        """Claim nothing more, finish what is in flight, end. May be called from a signal."""
+        if not self._stopping.is_set():
+            logger.info("worker.stopping in_flight=%d", self._in_flight())
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Work until ``stop`` is called, or with ``burst`` until everything due is settled."""
+        queue = open_queue(self._settings)
+        relay = open_relay(self._settings, queue)
+        try:
+            await self._reach(queue)
+            await self._work(queue, relay)
+        finally:
+            await self._leave(queue)
+
+    # --- start ---------------------------------------------------------------------------
+
+    async def _reach(self, queue: Queue) -> None:
+        """Wait until the queue is there; it may come up after the worker."""
+        while not self._stopping.is_set():
+            if await self._patience.attempt(lambda: self._register(queue), "the worker"):
+                return
+
+    async def _register(self, queue: Queue) -> bool:
+        await queue.register([channel.name for channel in self._configuration.async_channels])
+        for warning in (await queue.health()).warnings:
+            logger.warning("queue.unfit %s", warning)
+        return True
+
+    def _wanted(self) -> Sequence[Channel]:
+        """The channels whose deliveries this process runs: those loaded, and asked for."""
+        names = self._options.channels
+        return [
+            channel
+            for channel in self._configuration.async_channels
+            if channel.status == "loaded" and (not names or channel.name in names)
+        ]
+
+    # --- work ----------------------------------------------------------------------------
+
+    async def _work(self, queue: Queue, relay: Relay | None) -> None:
+        channels = self._configuration.async_channels
+        router = Router(queue, channels, self._patience)
+        self._lanes = [self._lane(channel, queue) for channel in self._wanted()]
+        logger.info("worker.started name=%s channels=%s", self.name, self._lane_names())
+        background = [self._heart(queue), self._keep_house(queue)]
+        if channels:
+            background.append(router.run(self._stopping))
+        if relay is not None:
+            background.append(relay.run(self._stopping))
+        if self._options.burst:
+            background.append(self._stop_when_idle(queue, relay))
+        await self._run_lanes([asyncio.ensure_future(work) for work in background])
+
+    def _lane(self, channel: Channel, queue: Queue) -> Lane:
+        return Lane(
+            channel,
+            queue,
+            self.name,
+            self._settings.lease_seconds,
+            self._stopping,
+            concurrency=self._options.concurrency,
+        )
+
+    async def _run_lanes(self, background: Sequence[asyncio.Future[None]]) -> None:
+        """Run until the lanes have drained; one that ends by a bug of ours stops the worker."""
+        lanes = [asyncio.ensure_future(lane.run()) for lane in self._lanes]
+        stopped = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait([*lanes, *background, stopped], return_when=asyncio.FIRST_COMPLETED)
+            self.stop()
+            if lanes:
+                await asyncio.wait(lanes, timeout=self._settings.shutdown_seconds)
+        finally:
+            await _end([*lanes, *background, stopped])
+        for task in [*lanes, *background]:
+            if not task.cancelled() and (error := task.exception()):
+                raise error
+
+    # --- the background ------------------------------------------------------------------
+
+    async def _heart(self, queue: Queue) -> None:
+        while not self._stopping.is_set():
+            await self._patience.attempt(
+                lambda: queue.beat(self.name, self._describe(), BEAT_TTL_SECONDS), "the heartbeat"
+            )
+            await self._patience.pause(BEAT_SECONDS)
+
+    def _describe(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "version": version("kinto-dispatch"),
+            "started_at": self._started_at,
+            "channels": self._lane_names(),
+            "in_flight": self._in_flight(),
+        }
+
+    async def _keep_house(self, queue: Queue) -> None:
+        while not self._stopping.is_set():
+            await self._patience.attempt(lambda: self._tidy(queue), "housekeeping")
+            await self._patience.pause(HOUSEKEEPING_SECONDS)
+
+    async def _tidy(self, queue: Queue) -> None:
+        """Forget what is older than its retention, but nothing that a lane still has to read."""
+        now, settings = time.time(), self._settings
+        names = [channel.name for channel in self._configuration.async_channels]
+        for name in names:
+            await queue.prune(
+                name,
+                int((now - settings.attempts_retention_seconds) * 1000),
+                int((now - settings.dead_retention_seconds) * 1000),
+            )
+        if names:
+            cursors = await queue.cursors(names)
+            before = int((now - settings.log_retention_seconds) * 1000)
+            keep_from = min(cursors.values(), key=position)
+            await queue.trim_log(before, keep_from, settings.log_max_bytes)
+
+    async def _stop_when_idle(self, queue: Queue, relay: Relay | None) -> None:
+        """Two idle looks in a row, since a delivery can be between two places during one."""
+        quiet = 0
+        while quiet < 2 and not self._stopping.is_set():
+            idle = await self._patience.attempt(
+                lambda: self._is_idle(queue, relay), "looking for work"
+            )
+            quiet = quiet + 1 if idle else 0
+            await self._patience.pause(IDLE_CHECK_SECONDS)
+        self.stop()
+
+    async def _is_idle(self, queue: Queue, relay: Relay | None) -> bool:
+        """Nothing waits in the outbox, in the log, or in a lane that this worker runs."""
+        if relay is not None and await relay.waiting():
+            return False
+        names = [channel.name for channel in self._configuration.async_channels]
+        if not names:
+            return True
+        first = min((await queue.cursors(names)).values(), key=position)
+        if await queue.read_log(first, 1):
+            return False
+        lanes = await queue.status(self._lane_names())
+        return not any(lane.waiting or lane.in_flight for lane in lanes if not lane.paused)
+
+    # --- stop ----------------------------------------------------------------------------
+
+    async def _leave(self, queue: Queue) -> None:
+        """Settle and give back what is held, say good-bye; the leases do it if the queue can't."""
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(5.0):
+                await asyncio.gather(*(lane.release() for lane in self._lanes))
+                await queue.retire(self.name, self._lane_names(), [self.name])
+        for channel in self._configuration.channels:
+            with contextlib.suppress(Exception):
+                await channel.close()
+        await queue.close()
+        logger.info("worker.stopped name=%s", self.name)
+
+    def _lane_names(self) -> list[str]:
+        return [lane.name for lane in self._lanes]
+
+    def _in_flight(self) -> int:
+        return sum(lane.in_flight for lane in self._lanes)
+
+
+async def _end(tasks: Sequence[asyncio.Future[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
