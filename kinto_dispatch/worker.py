@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from kinto_dispatch.lane import Lane
+from kinto_dispatch.lane import PROMOTE_BATCH, Lane
 from kinto_dispatch.patience import Patience
 from kinto_dispatch.plugins import Channel, Configuration
 from kinto_dispatch.queue import open_queue
@@ -194,6 +194,8 @@ class Worker:
             return True
         first = min((await queue.cursors(names)).values(), key=position)
         if await queue.read_log(first, 1):
+            return False
+        if any([(await queue.promote(name, PROMOTE_BATCH))[0] for name in self._lane_names()]):
             return False
         lanes = await queue.status(self._lane_names())
         return not any(lane.waiting or lane.in_flight for lane in lanes if not lane.paused)

@@ -1,0 +1,65 @@
+"""Several worker processes under one: started, started again when one dies, stopped together."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 0.2
+RESTART_SECONDS = 1.0
+"""The least time between two starts of one process, so that one that cannot start never spins."""
+
+
+class Supervised:
+    """One child process that is started again whenever it dies by itself."""
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        self._command = [sys.executable, "-m", "kinto_dispatch", *arguments]
+        self._started_at = 0.0
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self._started_at = time.monotonic()
+        # The pipe is never written to: it closes when this process dies, however it dies, and
+        # the child then stops by itself.
+        return subprocess.Popen(self._command, stdin=subprocess.PIPE)
+
+    def revive(self) -> None:
+        """Start it again if it died, but not more often than every ``RESTART_SECONDS``."""
+        code = self.process.poll()
+        if code is None or time.monotonic() - self._started_at < RESTART_SECONDS:
+            return
+        logger.error("worker.died pid=%d code=%d; starting it again", self.process.pid, code)
+        self.process = self._start()
+
+
+def supervise(arguments: Sequence[str], processes: int, burst: bool) -> int:
+    """Run ``kinto-dispatch`` with these arguments in several processes until a signal comes, or
+    with ``burst`` until all have ended. Returns the worst exit code. Signals are passed on; a
+    second one reaches the children too."""
+    stopping = False
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
+        for child in children:
+            if child.process.poll() is None:
+                child.process.send_signal(number)
+
+    children = [Supervised(arguments) for _ in range(processes)]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, pass_on)
+    while any(child.process.poll() is None for child in children) or not (stopping or burst):
+        time.sleep(POLL_SECONDS)
+        if not stopping and not burst:
+            for child in children:
+                child.revive()
+    return max(abs(child.process.returncode) for child in children)
