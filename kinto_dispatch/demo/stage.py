@@ -102,7 +102,7 @@ class Stage:
             while True:
                 time.sleep(0.2)
                 for channel, count in self._counts().items():
-                    for _ in range(count - seen[channel]):
+                    for _ in range(count - seen.get(channel, 0)):
                         print(f"arrived: {channel}", flush=True)
                 seen = self._counts()
 
