@@ -52,6 +52,13 @@ class Broken:
     final: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Poison:
+    """The process that ran the delivery alone died of it."""
+
+    reason: str
+
+
 class Attempter:
     """Runs deliveries of one channel; safe to use from many tasks of one event loop."""
 
@@ -66,9 +73,17 @@ class Attempter:
         try:
             event = Event.decode(claim.body)
         except UndecodableEvent as error:
-            return self._report(claim, "", Broken(str(error), final=True), started)
+            return self._report(claim, _event_id(claim), Broken(str(error), final=True), started)
         result = await self._call(event, claim)
         return self._report(claim, event.id, result, started)
+
+    def give_up(self, claim: Claim, reason: str) -> Settlement:
+        """The settlement of an attempt that was run elsewhere and brought no outcome."""
+        return self._report(claim, _event_id(claim), Broken(reason), self._clock())
+
+    def condemn(self, claim: Claim, reason: str) -> Settlement:
+        """The settlement of a delivery that kills the process that runs it."""
+        return self._report(claim, _event_id(claim), Poison(reason), self._clock())
 
     async def _call(self, event: Event, claim: Claim) -> Any:
         """What the hook returned, or ``Broken``."""
@@ -126,6 +141,8 @@ def judge(result: Any, claim: Claim, channel: Channel) -> tuple[Fate, str, str |
             return _again(claim, channel, "refused", reason, after), "retry", _short(reason)
         case Rejected(reason):
             return Dead("refused", _short(reason) or "refused"), "rejected", _short(reason)
+        case Poison(reason):
+            return Dead("poison", _short(reason) or "poison"), "poison", _short(reason)
         case Broken(reason, final=True):
             return Dead("failed", _short(reason) or "failed"), "failed", _short(reason)
         case Broken(reason):
@@ -147,6 +164,11 @@ def _again(
         return Dead(kind, f"{_short(reason)} (attempt {claim.attempt} of {config.max_attempts})")
     delay = retry.next_delay_seconds(claim.attempt, config.retry_delays_seconds, after)
     return Later(delay, claim.attempt + 1)
+
+
+def _event_id(claim: Claim) -> str:
+    """The event's id without decoding the event, which may be what kills: keys begin with it."""
+    return claim.key.partition(":")[0]
 
 
 def _describe(error: BaseException) -> str:

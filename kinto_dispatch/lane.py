@@ -12,6 +12,7 @@ from dataclasses import replace
 from kinto_dispatch.attempt import Attempter
 from kinto_dispatch.patience import Patience
 from kinto_dispatch.plugins import Channel
+from kinto_dispatch.quarantine import CHILDREN, Died, Quarantine
 from kinto_dispatch.queue.protocol import Claim, Queue, Settlement
 
 
@@ -39,6 +40,7 @@ class Lane:
         channel: Channel,
         queue: Queue,
         consumer: str,
+        quarantine: Quarantine,
         lease_seconds: float,
         stopping: asyncio.Event,
         *,
@@ -47,6 +49,8 @@ class Lane:
         self.name = channel.name
         self._queue = queue
         self._consumer = consumer
+        self._quarantine = quarantine
+        self._timeout_seconds = channel.config.timeout_seconds
         self._lease_seconds = lease_seconds
         self._stopping = stopping
         self._patience = Patience(stopping)
@@ -54,6 +58,7 @@ class Lane:
         self._slots = concurrency or channel.config.concurrency
         self._attempter = Attempter(channel)
         self._ready: asyncio.Queue[Claim] = asyncio.Queue()
+        self._suspects: asyncio.Queue[Claim] = asyncio.Queue()
         self._unstarted = 0
         self._running = 0
         self._held: dict[str, Claim] = {}
@@ -72,6 +77,7 @@ class Lane:
         what still runs; call ``release`` afterwards."""
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._work()) for _ in range(self._slots)]
+            tasks += [group.create_task(self._work_alone()) for _ in range(CHILDREN)]
             tasks += [
                 group.create_task(step())
                 for step in (self._settle, self._renew, self._reclaim, self._promote)
@@ -109,7 +115,11 @@ class Lane:
             self._held[claim.id] = claim
             # Ours already, if its lease ran out while this process was stopped: the attempt
             # under way goes on and is settled with the new token.
-            if not known:
+            if known:
+                continue
+            if claim.suspect:
+                self._suspects.put_nowait(claim)
+            else:
                 self._unstarted += 1
                 self._ready.put_nowait(claim)
 
@@ -133,11 +143,35 @@ class Lane:
             self._unstarted -= 1
             self._running += 1
             try:
-                self._unsettled.append(await self._attempter.attempt(claim))
-                self._to_settle.set()
+                self._settled(await self._attempter.attempt(claim))
             finally:
                 self._running -= 1
                 self._room.set()
+
+    async def _work_alone(self) -> None:
+        """What a dead worker held runs in a process of its own: it may be what killed it."""
+        while True:
+            claim = await self._suspects.get()
+            try:
+                self._settled(await self._quarantine.attempt(claim, self._timeout_seconds))
+            except Died as death:
+                await self._strike(claim, str(death))
+            except (TimeoutError, OSError) as error:
+                self._settled(self._attempter.give_up(claim, f"alone in a process: {error!r}"))
+
+    async def _strike(self, claim: Claim, reason: str) -> None:
+        """A death while alone. The second makes it a dead letter, the first gives it a chance."""
+        before = await self._drain_patience.attempt(
+            lambda: self._queue.strike(self.name, claim), f"striking in lane {self.name!r}"
+        )
+        if before:
+            self._settled(self._attempter.condemn(claim, reason))
+        else:
+            self._suspects.put_nowait(claim)
+
+    def _settled(self, settlement: Settlement) -> None:
+        self._unsettled.append(settlement)
+        self._to_settle.set()
 
     # --- settle --------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from typing import Any
 from kinto_dispatch.lane import PROMOTE_BATCH, Lane
 from kinto_dispatch.patience import Patience
 from kinto_dispatch.plugins import Channel, Configuration
+from kinto_dispatch.quarantine import Quarantine
 from kinto_dispatch.queue import open_queue
 from kinto_dispatch.queue.protocol import Queue
 from kinto_dispatch.relay import Relay, open_relay
@@ -51,6 +52,7 @@ class Worker:
         self._stopping = asyncio.Event()
         self._patience = Patience(self._stopping)
         self._started_at = time.time()
+        self._quarantine = Quarantine(configuration.source)
         self._lanes: list[Lane] = []
 
     def stop(self) -> None:
@@ -113,6 +115,7 @@ class Worker:
             channel,
             queue,
             self.name,
+            self._quarantine,
             self._settings.lease_seconds,
             self._stopping,
             concurrency=self._options.concurrency,
@@ -208,6 +211,7 @@ class Worker:
             async with asyncio.timeout(5.0):
                 await asyncio.gather(*(lane.release() for lane in self._lanes))
                 await queue.retire(self.name, self._lane_names(), [self.name])
+        self._quarantine.close()
         for channel in self._configuration.channels:
             with contextlib.suppress(Exception):
                 await channel.close()
