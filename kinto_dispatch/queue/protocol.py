@@ -172,8 +172,16 @@ class Queue(Protocol):
         """Make the lanes known: a new lane starts at the end of the log as it stands now, so what
         is appended later reaches it. Known lanes stay as they are."""
 
-    async def append(self, events: Sequence[tuple[str, bytes]], mark: str | None = None) -> None:
-        """As ``Log.append``. With ``mark``, the log remembers it in the same atomic step."""
+    async def append(
+        self,
+        events: Sequence[tuple[str, bytes]],
+        mark: str | None = None,
+        after: str | None = None,
+    ) -> bool:
+        """As ``Log.append``. With ``mark``, the log remembers it in the same atomic step, but only
+        where it remembers ``after`` until then (``None``: no mark): else nothing is appended and
+        the answer is false, so that a log that lost its memory can never hide it behind a newer
+        mark. True also where the log remembers ``mark`` already: the call was a repeat."""
 
     async def mark(self) -> tuple[str, str | None]:
         """The server's run id and the last mark, ``None`` where the log has forgotten."""
