@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 import multiprocessing
+import signal
 from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -106,9 +107,13 @@ class Child:
 
 def serve(pipe: Connection, source: Mapping[str, Any]) -> None:
     """The child: attempt what comes through the pipe until the worker closes it or is gone."""
+    # Ctrl-C and systemd signal the whole group; dying of that would be a strike. The worker ends
+    # its children by closing the pipe.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     channels = {channel.name: channel for channel in configure(source).channels}
     attempters: dict[str, Attempter] = {}
-    with asyncio.Runner() as runner, contextlib.suppress(EOFError, KeyboardInterrupt):
+    with asyncio.Runner() as runner, contextlib.suppress(EOFError):
         while True:
             claim: Claim = pipe.recv()
             if claim.lane not in attempters:
