@@ -1,0 +1,11 @@
+"""A channel that does nothing, to measure everything around it."""
+
+from kinto_dispatch import hookimpl
+
+
+class NoopChannel:
+    """Delivered at once."""
+
+    @hookimpl
+    async def on_event_async(self, event: object) -> None:
+        """Do nothing."""
