@@ -98,3 +98,23 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``Did you mean 'x'?`` for the nearest known word, or an empty string."""
     near = get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"Did you mean {near[0]!r}?" if near else ""
+
+
+class BadRoute(DispatchError, ValueError):
+    """Raised when a route can never work as written. Holds all problems, not the first.
+
+    Each ``setting`` is the bare name (``when``, ``uris``); whoever knows what stands before it
+    in the ini adds that.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class OutOfBudget(DispatchError):
+    """Raised when an expression or a template does more work than it is given."""
+
+    def __init__(self, budget: int) -> None:
+        self.budget = budget
+        super().__init__(f"it does more work than allowed ({budget:,} steps)")

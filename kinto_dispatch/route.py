@@ -1,0 +1,314 @@
+"""Which changes of an event a channel wants. A pure function of the event, compiled once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from kinto_dispatch.errors import BadRoute, Problem, RouteError, did_you_mean
+from kinto_dispatch.event import Change, Event
+from kinto_dispatch.expression import BadExpression, EvaluationError, Expression, pointer
+from kinto_dispatch.settings import RouteSettings
+
+
+ACTIONS = ("create", "update", "delete", "read")
+
+NAMES = (
+    "old",
+    "new",
+    "changed",
+    "action",
+    "user_id",
+    "resource_name",
+    "uri",
+    "object_id",
+    "bucket_id",
+    "collection_id",
+    "timestamp",
+)
+"""What ``when`` is asked about: these of one change, and of its event."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ClauseResult:
+    """What one setting of a route says to a change (or, where ``change`` is None, to the event).
+
+    ``error`` is the reason why it could not be judged; then ``matched`` is false.
+    """
+
+    clause: str
+    expected: str
+    found: str
+    matched: bool
+    change: Change | None = None
+    error: str | None = None
+
+
+class Route:
+    """Which changes a channel wants. Immutable; safe to use from many threads.
+
+    Clauses that are set must all hold: ``actions``, ``resources`` and ``users`` judge the event,
+    ``uris`` and ``when`` each of its changes.
+    """
+
+    def __init__(self, settings: RouteSettings) -> None:
+        """Raises ``BadRoute`` with everything that can never work as written."""
+        problems: list[Problem] = []
+        clauses: list[_EventClause | _ChangeClause] = []
+        for compile_clause in _COMPILERS:
+            try:
+                clauses += compile_clause(settings)
+            except BadRoute as error:
+                problems += error.problems
+        if problems:
+            raise BadRoute(problems)
+        self._of_event = tuple(one for one in clauses if isinstance(one, _EventClause))
+        self._of_change = tuple(one for one in clauses if isinstance(one, _ChangeClause))
+
+    def select(self, event: Event) -> tuple[Change, ...]:
+        """The wanted changes in the event's order; ``event.changes`` itself if that is all.
+
+        Raises ``RouteError`` when ``when`` cannot be evaluated on one of them.
+        """
+        for clause in self._of_event:
+            if not clause.holds(event):
+                return ()
+        if not self._of_change:
+            return event.changes
+        kept = tuple(change for change in event.changes if self._wants(event, change))
+        return event.changes if len(kept) == len(event.changes) else kept
+
+    def explain(self, event: Event) -> list[ClauseResult]:
+        """What every clause says: those about the event first, then change by change. Never
+        raises; a change is wanted if all clauses of the event and all of the change matched."""
+        results = [clause.explain(event) for clause in self._of_event]
+        for change in event.changes:
+            results += [clause.explain(event, change) for clause in self._of_change]
+        return results
+
+    def _wants(self, event: Event, change: Change) -> bool:
+        return all(clause.holds(event, change) for clause in self._of_change)
+
+
+@dataclass(frozen=True, slots=True)
+class _EventClause:
+    name: str
+    expected: Sequence[str]
+    test: Callable[[str | None], bool]
+    attribute: str
+
+    def holds(self, event: Event) -> bool:
+        return self.test(getattr(event, self.attribute))
+
+    def explain(self, event: Event) -> ClauseResult:
+        found = getattr(event, self.attribute)
+        shown = "none" if found is None else str(found)
+        return ClauseResult(self.name, " ".join(self.expected), shown, self.test(found))
+
+
+class _Judge(Protocol):
+    def __call__(self, event: Event, change: Change) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _ChangeClause:
+    name: str
+    expected: str
+    judge: _Judge
+
+    def holds(self, event: Event, change: Change) -> bool:
+        return self.judge(event, change)
+
+    def explain(self, event: Event, change: Change) -> ClauseResult:
+        try:
+            matched, error = self.holds(event, change), None
+        except RouteError as raised:
+            matched, error = False, raised.reason
+        return ClauseResult(self.name, self.expected, change.uri, matched, change, error)
+
+
+def _compile_names(settings: RouteSettings) -> Iterator[_EventClause]:
+    """``actions`` and ``resources``, each of the channel and of its alias."""
+    _check_actions(settings)
+    for name, of_channel, of_alias, attribute in (
+        ("actions", settings.actions, settings.alias_actions, "action"),
+        ("resources", settings.resources, settings.alias_resources, "resource_name"),
+    ):
+        _check_overlap(name, of_channel, of_alias)
+        for clause, names in ((name, of_channel), (f"alias {name}", of_alias)):
+            if names:
+                yield _EventClause(clause, names, frozenset(names).__contains__, attribute)
+
+
+def _check_actions(settings: RouteSettings) -> None:
+    unknown = [action for action in settings.actions if action not in ACTIONS]
+    if unknown:
+        advice = did_you_mean(unknown[0], ACTIONS)
+        found = f"found {' '.join(unknown)}"
+        raise BadRoute([Problem("actions", found, f"any of {' '.join(ACTIONS)}", advice)])
+
+
+def _check_overlap(name: str, of_channel: Sequence[str], of_alias: Sequence[str]) -> None:
+    if of_channel and of_alias and not set(of_channel) & set(of_alias):
+        expected = f"at least one of those the alias passes on ({' '.join(of_alias)})"
+        raise BadRoute([Problem(name, f"found {' '.join(of_channel)}", expected)])
+
+
+def _compile_users(settings: RouteSettings) -> Iterator[_EventClause]:
+    problems = [problem for user in settings.users if (problem := _check_user(user))]
+    if problems:
+        raise BadRoute(problems)
+    if settings.users:
+        matches = partial(_matches_any, [user.split("*") for user in settings.users])
+        yield _EventClause("users", settings.users, matches, "user_id")
+
+
+def _check_user(user: str) -> Problem | None:
+    if user.startswith("system."):
+        expected = "user ids as Kinto has them in events"
+        return Problem("users", f"found {user}", expected, "For any known user write *.")
+    if ":" not in user and "*" not in user:
+        expected = "prefixed ids, like basicauth:3f2a or account:alice"
+        return Problem("users", f"found {user}", expected, f"Perhaps account:{user} or *:{user}?")
+    return None
+
+
+def _matches_any(patterns: Sequence[Sequence[str]], user_id: str | None) -> bool:
+    return user_id is not None and any(matches_text(one, user_id) for one in patterns)
+
+
+def _compile_uris(settings: RouteSettings) -> Iterator[_ChangeClause]:
+    problems = [problem for uri in settings.uris if (problem := _check_uri(uri))]
+    if problems:
+        raise BadRoute(problems)
+    if settings.uris:
+        globs = [_compile_glob(uri) for uri in settings.uris]
+        yield _ChangeClause("uris", " ".join(settings.uris), partial(_judge_uri, globs))
+
+
+def _judge_uri(globs: Sequence[Sequence[Segment]], event: Event, change: Change) -> bool:
+    segments = change.uri.split("/")
+    return any(matches_segments(glob, segments) for glob in globs)
+
+
+_UNKNOWN_WILDCARDS = "?[]{}"
+
+
+def _check_uri(uri: str) -> Problem | None:
+    """What would never match, and what to write instead."""
+    found, segments = f"found {uri}", uri.split("/")
+    expected = "globs on object uris, like /buckets/*/collections/news/**"
+    if not uri.startswith("/"):
+        return Problem("uris", found, expected, f"Write /{uri}.")
+    if segments[1] in ("v0", "v1"):
+        advice = f"Leave out /{segments[1]}: uris in events have no version."
+        return Problem("uris", found, expected, advice)
+    if "" in segments[1:]:
+        return Problem("uris", found, expected, "Leave out the empty segment (// or a last /).")
+    if segments[1:3] == ["buckets", "default"]:
+        advice = (
+            "/buckets/default stands for another bucket for each user, and events carry its real "
+            "id: write /buckets/*, or add users = to single out a user."
+        )
+        return Problem("uris", found, expected, advice)
+    if any("**" in segment and segment != "**" for segment in segments):
+        advice = "** stands between slashes; within a segment write *."
+        return Problem("uris", found, expected, advice)
+    if any(character in uri for character in _UNKNOWN_WILDCARDS):
+        return Problem("uris", found, expected, "Only * and ** stand for something else.")
+    return None
+
+
+Segment = list[str] | None
+"""A segment split at its asterisks; ``None`` for ``**``."""
+
+
+def _compile_glob(uri: str) -> list[Segment]:
+    return [None if segment == "**" else segment.split("*") for segment in uri.split("/")]
+
+
+def matches_segments(glob: Sequence[Segment], segments: Sequence[str]) -> bool:
+    """Whether all segments match; ``**`` takes any number of them, none included.
+
+    Only the last ``**`` ever takes one more, so the cost is at most the product of the lengths.
+    """
+    at, taken = 0, 0
+    star, resume = -1, 0
+    while taken < len(segments):
+        if at < len(glob) and (pattern := glob[at]) is not None:
+            if matches_text(pattern, segments[taken]):
+                at, taken = at + 1, taken + 1
+                continue
+        elif at < len(glob):
+            star, resume = at, taken
+            at += 1
+            continue
+        if star < 0:
+            return False
+        resume += 1
+        at, taken = star + 1, resume
+    return all(segment is None for segment in glob[at:])
+
+
+def matches_text(pieces: Sequence[str], text: str) -> bool:
+    """Whether ``text`` is made of ``pieces`` in order, with anything in between.
+
+    Taking each piece at its first place is enough, so nothing is ever tried twice.
+    """
+    if len(pieces) == 1:
+        return text == pieces[0]
+    first, *middle, last = pieces
+    if not text.startswith(first) or not text.endswith(last):
+        return False
+    at, end = len(first), len(text) - len(last)
+    for piece in middle:
+        found = text.find(piece, at, max(at, end))
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return at <= end
+
+
+def _compile_when(settings: RouteSettings) -> Iterator[_ChangeClause]:
+    if settings.when is None:
+        return
+    try:
+        expression = Expression(settings.when, NAMES)
+    except BadExpression as error:
+        found = f"{error.reason}\n{pointer(settings.when, error.position)}\n "
+        expected = "a JMESPath expression"
+        raise BadRoute([Problem("when", found, expected, error.advice)]) from error
+    yield _ChangeClause("when", settings.when, partial(_judge_when, expression))
+
+
+def _judge_when(expression: Expression, event: Event, change: Change) -> bool:
+    try:
+        return expression.holds(_values(event, change))
+    except EvaluationError as error:
+        raise RouteError(expression.text, str(error), change.uri) from error
+
+
+def _values(event: Event, change: Change) -> dict[str, Any]:
+    """What ``when`` is asked about, under ``NAMES``."""
+    return {
+        "old": change.old,
+        "new": change.new,
+        "changed": list(change.changed),
+        "action": event.action,
+        "user_id": event.user_id,
+        "resource_name": event.resource_name,
+        "uri": change.uri,
+        "object_id": change.object_id,
+        "bucket_id": event.bucket_id,
+        "collection_id": event.collection_id,
+        "timestamp": event.timestamp,
+    }
+
+
+_COMPILERS: Sequence[
+    Callable[[RouteSettings], Iterable[_EventClause] | Iterable[_ChangeClause]]
+] = (_compile_names, _compile_users, _compile_uris, _compile_when)
