@@ -9,3 +9,11 @@ class NoopChannel:
     @hookimpl
     async def on_event_async(self, event: object) -> None:
         """Do nothing."""
+
+
+class NoopSyncChannel:
+    """In the request, at once."""
+
+    @hookimpl
+    def on_event(self, event: object) -> None:
+        """Do nothing."""
