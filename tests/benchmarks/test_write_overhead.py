@@ -1,4 +1,4 @@
-"""What a listener adds to a write: p50 and p99 of a record POST, alternating request by request."""
+"""What a listener adds to a write: p50 and p99 of a record POST, request by request in turn."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import kinto
 import pytest
 import redis
 import webtest
-
-import kinto
 
 
 pytestmark = pytest.mark.benchmark
@@ -30,7 +29,7 @@ Stats = Mapping[str, float]
 
 
 def test_memory_storage(queue_url: str) -> None:
-    """Direct mode adds no more to a write than kinto-redis' listener, for any number of channels."""
+    """Direct mode adds no more than kinto-redis' listener, however many channels there are."""
     storage = {f"kinto.{kind}_backend": f"kinto.core.{kind}.memory" for kind in _KINDS}
     result = _measure(storage, queue_url)
     _check(result)
