@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -83,6 +84,7 @@ class LocalPostgresql:
         """Shut down at once but orderly, cutting connections, and remove the data."""
         if self._server is not None:
             self._dismiss_guard()
+            self.resume()
             self._server.send_signal(signal.SIGINT)
             try:
                 self._server.wait(STOP_SECONDS)
@@ -101,19 +103,22 @@ class LocalPostgresql:
         self._kill_all(self._server)
         self._server = None
 
+    def pause(self) -> None:
+        """Stop every process of the server in its tracks: nothing is answered, nothing closed."""
+        for process in self._processes():
+            process.suspend()
+
+    def resume(self) -> None:
+        """Let a paused server go on."""
+        for process in self._processes():
+            process.resume()
+
     def create_database(self) -> str:
         """Create an empty UTF-8 database; returns its URL, fit for ``kinto.storage_url``."""
-        import psycopg2  # type: ignore[import-untyped]
-
         name = f"test_{next(self._numbers)}"
-        connection = psycopg2.connect(self._url("postgres"))
-        try:
-            connection.autocommit = True
-            with connection.cursor() as cursor:
-                cursor.execute(f"CREATE DATABASE {name}")
-        finally:
-            connection.close()
-        return self._url(name)
+        command = [str(_program("createdb")), "-h", str(self._home), "-U", "postgres", name]
+        subprocess.run(command, check=True, capture_output=True, timeout=STOP_SECONDS)
+        return f"postgresql://postgres@/{name}?host={self._home}"
 
     def __enter__(self) -> LocalPostgresql:
         self.start()
@@ -126,9 +131,6 @@ class LocalPostgresql:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
-
-    def _url(self, database: str) -> str:
-        return f"postgresql://postgres@/{database}?host={self._home}"
 
     def _make_home(self) -> Path:
         initdb = str(_program("initdb"))
@@ -180,22 +182,27 @@ class LocalPostgresql:
             self._guard = None
 
     def _kill_all(self, server: subprocess.Popen[bytes]) -> None:
-        """Stop the parent first: it would replace or lose sight of the children."""
+        # Stopped first, or it would replace the children while they are counted.
         server.send_signal(signal.SIGSTOP)
-        try:
-            children = psutil.Process(server.pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            children = []
-        for process in (server, *children):
-            try:
+        processes = self._processes()
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-            except psutil.NoSuchProcess:
-                continue
         server.wait()
         # The next start is refused while one of them holds the shared memory.
         deadline = time.monotonic() + STOP_SECONDS
-        while any(_is_running(child) for child in children) and time.monotonic() < deadline:
+        while any(_is_running(process) for process in processes) and time.monotonic() < deadline:
             time.sleep(0.005)
+
+    def _processes(self) -> list[psutil.Process]:
+        """The server and its children."""
+        if self._server is None:
+            raise AssertionError("PostgreSQL does not run; call start() first.")
+        try:
+            server = psutil.Process(self._server.pid)
+            return [server, *server.children()]
+        except psutil.NoSuchProcess:
+            return []
 
     def _last_words(self) -> str:
         return self.log_file.read_text(errors="replace")[-2000:]

@@ -1,0 +1,1 @@
+SELECT to_regclass('kinto_dispatch_outbox') IS NOT NULL;
