@@ -1,0 +1,131 @@
+"""Every setting of the core: the frozen values that hold them, with their defaults, and the tables
+of their names, with what takes each from text. A plugin adds names of its own for its channels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pydantic import SecretStr
+
+from kinto_dispatch import parsers
+from kinto_dispatch.parsers import Parser
+
+
+Mode = Literal["async", "sync"]
+Phase = Literal["after_commit", "before_commit"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteSettings:
+    """Which changes a channel wants; an empty tuple or ``None`` means any.
+
+    ``alias_actions`` and ``alias_resources`` are those given at the listener's alias, which hold
+    for all its channels.
+    """
+
+    actions: tuple[str, ...] = ()
+    resources: tuple[str, ...] = ()
+    uris: tuple[str, ...] = ()
+    users: tuple[str, ...] = ()
+    when: str | None = None
+    alias_actions: tuple[str, ...] = ()
+    alias_resources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelSettings:
+    """One channel as the ini has it. ``options`` is what its plugin reads, still text, and may
+    hold secrets.
+
+    ``prefix`` is what stands before each of the channel's settings as the operator typed them.
+    ``mode`` is ``None`` where the ini leaves it to what the plugin can do.
+    """
+
+    name: str
+    alias: str
+    prefix: str
+    plugin: str
+    mode: Mode | None = None
+    phase: Phase = "after_commit"
+    on_failure: Literal["log", "abort"] = "log"
+    route: RouteSettings = RouteSettings()
+    subject: str | None = None
+    template: str | None = None
+    split_changes: bool = False
+    max_attempts: int = 15
+    timeout_seconds: float = 30.0
+    concurrency: int = 100
+    retry_delays_seconds: tuple[float, ...] | None = None
+    options: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DispatchSettings:
+    """Everything that kinto-dispatch reads from Kinto's configuration."""
+
+    channels: tuple[ChannelSettings, ...]
+    queue_url: SecretStr | None = None
+    queue_dir: Path
+    queue_prefix: str = "kinto-dispatch"
+    lease_seconds: float = 10.0
+    shutdown_seconds: float = 30.0
+    outbox_keep_seconds: float = 3600.0
+    log_retention_seconds: float = 7 * 86400.0
+    attempts_retention_seconds: float = 7 * 86400.0
+    dead_retention_seconds: float = 30 * 86400.0
+    log_max_bytes: int = 1_000_000_000
+    storage_backend: str = ""
+    storage_url: SecretStr | None = None
+    transaction_per_request: bool = True
+
+    @property
+    def has_transactional_outbox(self) -> bool:
+        """Whether Kinto's storage offers a transaction that an outbox can join."""
+        postgresql = self.storage_backend == "kinto.core.storage.postgresql"
+        return postgresql and self.transaction_per_request
+
+
+DISPATCHER: Mapping[str, Parser] = {
+    "queue_url": parsers.queue_url,
+    "queue_dir": parsers.directory,
+    "queue_prefix": parsers.key_prefix,
+    "lease_seconds": parsers.seconds(1.0, 3600.0),
+    "shutdown_seconds": parsers.seconds(0.1, 3600.0),
+    "outbox_keep_seconds": parsers.seconds(60.0),
+    "log_retention_seconds": parsers.seconds(60.0),
+    "attempts_retention_seconds": parsers.seconds(60.0),
+    "dead_retention_seconds": parsers.seconds(60.0),
+    "log_max_bytes": parsers.integer(1_000_000),
+}
+CHANNEL: Mapping[str, Parser] = {
+    "mode": parsers.choice("async", "sync"),
+    "phase": parsers.choice("after_commit", "before_commit"),
+    "on_failure": parsers.choice("log", "abort"),
+    "subject": parsers.text,
+    "template": parsers.text,
+    "split_changes": parsers.boolean,
+    "max_attempts": parsers.integer(1, 1000),
+    "timeout_seconds": parsers.seconds(0.01, 3600.0),
+    "concurrency": parsers.integer(1, 10_000),
+    "retry_delays_seconds": parsers.delays,
+}
+ROUTE: Mapping[str, Parser] = {
+    "actions": parsers.words,
+    "resources": parsers.resources,
+    "uris": parsers.words,
+    "users": parsers.words,
+    "when": parsers.text,
+}
+# Kinto applies these itself, to all that reaches the listener.
+ALIAS: Mapping[str, Parser] = {"actions": parsers.actions, "resources": parsers.resources}
+FROM_FILE = frozenset({"queue_url", "subject", "template"})
+SECRET = frozenset({"queue_url"})
+
+CHANNEL_NAMES = ("plugin", *CHANNEL, *ROUTE, "subject_file", "template_file")
+DISPATCHER_NAMES = (*DISPATCHER, "queue_url_file")
+ALIAS_NAMES = ("use", *ALIAS, "channels", *DISPATCHER_NAMES)
+RESERVED = frozenset({*CHANNEL_NAMES, *ALIAS_NAMES})
+"""Names that the ``Settings`` of a plugin cannot have."""
