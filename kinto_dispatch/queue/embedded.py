@@ -9,33 +9,26 @@ server outlives whoever started it and a Ctrl-C, and any number of starters get 
 - the server is killed: the kernel frees the lock, its guardian goes; the next caller starts anew;
 - the guardian is killed: the server stays; the next caller sees it unguarded and sends another;
 - a starter is killed: nothing changes; nothing of it is inherited or waited for.
-
-The socket is in the directory. Where its path is too long for the system, a symbolic link in a
-private directory under the system's temporary one leads to it; each process may have another.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import selectors
-import stat
 import subprocess
 import sys
-import tempfile
 import time
 from contextlib import closing, suppress
 from pathlib import Path
-from urllib.parse import quote
 
 from kinto_dispatch.errors import QueueUnavailable
 from kinto_dispatch.queue import guardian
+from kinto_dispatch.queue.directory import prepared, socket_path, unavailable, url_of
 
 
-SOCKET_PATH_MAX_BYTES = 103 if sys.platform == "darwin" else 107
 ANSWER_SECONDS = 1.0  # A server that is alive answers a PING in well under a millisecond.
+ASK_AGAIN_SECONDS = 0.02
 RELAUNCH_SECONDS = 0.5
-OTHER_WAYS = "Or set queue_url to a Redis or Valkey server of your own."
 
 
 def ensure_server(
@@ -49,22 +42,17 @@ def ensure_server(
     longer goes on without the caller. ``idle_seconds`` counts only for the caller that starts.
     May be called from any thread and after a fork. Raises ``QueueUnavailable``, and nothing else.
     """
-    deadline = time.monotonic() + timeout_seconds
-    directory = _prepared(directory)
-    socket = _socket(directory)
-    reason = _wait(socket, 0.0)
-    while reason and time.monotonic() < deadline:
-        if failure := _launch(directory, idle_seconds, deadline):
-            raise _unavailable(directory, failure)
-        reason = _wait(socket, min(RELAUNCH_SECONDS, deadline - time.monotonic()))
-    if reason:
-        log = guardian.log_tail(str(directory))
-        raise _unavailable(
-            directory, f"it does not answer after {timeout_seconds:g} s ({reason}): {log}"
-        )
-    if not _guarded(socket):
-        _launch(directory, idle_seconds, deadline)
-    return _url(socket)
+    directory = prepared(directory)
+    socket = socket_path(directory)
+    try:
+        guarded = _is_guarded(socket)
+    except OSError:
+        guarded = _start(directory, socket, idle_seconds, timeout_seconds)
+    if not guarded:
+        # It serves all the same, so what comes of this does not matter to the caller.
+        with suppress(QueueUnavailable):
+            _launch(directory, idle_seconds, timeout_seconds)
+    return url_of(socket)
 
 
 def server_url(directory: Path) -> str:
@@ -72,7 +60,7 @@ def server_url(directory: Path) -> str:
 
     Raises ``QueueUnavailable`` where the path is too long and no safe short way to it exists.
     """
-    return _url(_socket(directory.absolute()))
+    return url_of(socket_path(directory.absolute()))
 
 
 def stop_server(directory: Path, timeout_seconds: float = 10.0) -> None:
@@ -83,16 +71,18 @@ def stop_server(directory: Path, timeout_seconds: float = 10.0) -> None:
     """
     directory = directory.absolute()
     deadline = time.monotonic() + timeout_seconds
-    while directory.exists() and _is_locked(directory):
+    while _is_locked(directory):
         if time.monotonic() > deadline:
-            raise _unavailable(directory, f"it has not ended within {timeout_seconds:g} s")
+            raise unavailable(directory, f"it has not ended within {timeout_seconds:g} s")
         # Ends with an error either way: the server hangs up, or was not there (yet).
         with (
             suppress(OSError),
-            closing(guardian.Connection(str(_socket(directory)), ANSWER_SECONDS)) as connection,
+            closing(
+                guardian.Connection(str(socket_path(directory)), ANSWER_SECONDS)
+            ) as connection,
         ):
             connection.ask("SHUTDOWN")
-        time.sleep(0.02)
+        time.sleep(ASK_AGAIN_SECONDS)
 
 
 def server_binary() -> Path:
@@ -115,47 +105,37 @@ def server_binary() -> Path:
         ) from error
 
 
-def _unavailable(directory: Path, reason: str) -> QueueUnavailable:
-    log = directory / guardian.LOG
-    advice = f"Its log is {log}. Put right what it says, or set queue_dir to another directory."
-    url = _url(directory / guardian.SOCKET)
-    return QueueUnavailable(url, f"embedded server: {reason}", f"{advice} {OTHER_WAYS}")
-
-
-def _url(socket: Path) -> str:
-    return f"unix://{quote(str(socket))}"
-
-
 # --- asking the server ---------------------------------------------------------------------------
 
 
-def _wait(socket: Path, seconds: float) -> str:
-    """Wait until a server answers. Returns why it does not, or nothing when it does."""
+def _is_guarded(socket: Path) -> bool:
+    """Whether a guardian is connected; raises ``OSError`` if no server is ready to answer."""
+    with closing(guardian.Connection(str(socket), ANSWER_SECONDS)) as connection:
+        connection.ask("PING")
+        ids, _ = guardian.guardians(connection)
+        return bool(ids)
+
+
+def _wait(socket: Path, seconds: float) -> bool:
+    """As ``_is_guarded``, but it only raises after ``seconds`` of asking again."""
     deadline = time.monotonic() + seconds
     while True:
         try:
-            with closing(guardian.Connection(str(socket), ANSWER_SECONDS)) as connection:
-                connection.ask("PING")
-            return ""
-        except OSError as error:
+            return _is_guarded(socket)
+        except OSError:
             if time.monotonic() >= deadline:
-                return str(error)
-        time.sleep(0.02)
-
-
-def _guarded(socket: Path) -> bool:
-    """Whether a guardian is connected. True also if the server cannot say: all is well then, or
-    the caller's next command shows that it is not."""
-    try:
-        with closing(guardian.Connection(str(socket), ANSWER_SECONDS)) as connection:
-            return bool(guardian.guardians(connection)[0])
-    except OSError:
-        return True
+                raise
+        time.sleep(ASK_AGAIN_SECONDS)
 
 
 def _is_locked(directory: Path) -> bool:
     """Whether a server runs on the directory, or is being started."""
-    lock = guardian.lock_directory(str(directory))
+    try:
+        lock = guardian.lock_directory(str(directory))
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise unavailable(directory, f"its directory cannot be used: {error}") from error
     if lock is None:
         return True
     guardian.unlock(lock)
@@ -165,8 +145,27 @@ def _is_locked(directory: Path) -> bool:
 # --- starting a guardian -------------------------------------------------------------------------
 
 
-def _launch(directory: Path, idle_seconds: float, deadline: float) -> str:
-    """Send a guardian and wait for its word until the deadline. Returns why it failed, if so."""
+def _start(directory: Path, socket: Path, idle_seconds: float, timeout_seconds: float) -> bool:
+    """Send guardians until a server answers; whether one of them is with it by then.
+
+    One is not always enough: it goes away when it finds the lock held, be it by a server that is
+    just ending.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while True:
+        if failure := _launch(directory, idle_seconds, deadline - time.monotonic()):
+            raise unavailable(directory, failure)
+        try:
+            return _wait(socket, min(RELAUNCH_SECONDS, deadline - time.monotonic()))
+        except OSError as error:
+            if time.monotonic() >= deadline:
+                reason = f"no answer after {timeout_seconds:g} s ({error})"
+                log = guardian.log_tail(str(directory))
+                raise unavailable(directory, f"{reason}; its log ends with: {log}") from error
+
+
+def _launch(directory: Path, idle_seconds: float, timeout_seconds: float) -> str:
+    """Send a guardian and wait for its word, at most that long. Returns why it failed, if so."""
     script = [_interpreter(directory), "-I", "-S", guardian.__file__]
     command = [*script, str(directory), str(server_binary()), str(idle_seconds)]
     try:
@@ -182,16 +181,16 @@ def _launch(directory: Path, idle_seconds: float, deadline: float) -> str:
         return f"its guardian cannot be started: {error}"
     # Leaving the block waits for the launcher, which only forks; the guardian is not our child.
     with launcher:
-        said = _read(launcher, deadline)
+        said = _read(launcher, timeout_seconds)
     return "" if said in ("", guardian.READY, guardian.BUSY) else said
 
 
-def _read(launcher: subprocess.Popen[bytes], deadline: float) -> str:
+def _read(launcher: subprocess.Popen[bytes], timeout_seconds: float) -> str:
     """What the guardian says in its only line, or nothing if that takes too long."""
     assert launcher.stdout is not None
     with selectors.DefaultSelector() as selector:
         selector.register(launcher.stdout, selectors.EVENT_READ)
-        if not selector.select(max(deadline - time.monotonic(), 0.0)):
+        if not selector.select(max(timeout_seconds, 0.0)):
             return ""
     return launcher.stdout.read().decode(errors="replace").strip()
 
@@ -202,72 +201,4 @@ def _interpreter(directory: Path) -> str:
         name = os.path.basename(candidate or "")
         if name.startswith(("python", "pypy")) and os.access(candidate, os.X_OK):
             return candidate
-    raise _unavailable(directory, f"no Python interpreter found beside {sys.executable!r}")
-
-
-# --- the directory and the way to its socket -----------------------------------------------------
-
-
-def _prepared(directory: Path) -> Path:
-    """The directory, made if need be for this user alone; refused where others may write."""
-    directory = directory.absolute()
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = directory.stat()
-    except OSError as error:
-        raise _unavailable(directory, f"its directory cannot be used: {error}") from error
-    if problem := _unsafe(found, 0o022):
-        raise _unavailable(directory, f"its directory {directory} {problem}")
-    return directory
-
-
-def _unsafe(found: os.stat_result, forbidden: int) -> str:
-    """What is wrong with a directory that only this user may change, or nothing."""
-    if not stat.S_ISDIR(found.st_mode):
-        return "is not a directory"
-    if found.st_uid != os.geteuid():
-        return f"belongs to user {found.st_uid}, and this process runs as user {os.geteuid()}"
-    if found.st_mode & forbidden:
-        mode = stat.S_IMODE(found.st_mode)
-        return f"is open to other users (mode {mode:04o}); make it 0700 with chmod"
-    return ""
-
-
-def _socket(directory: Path) -> Path:
-    """A path to the directory's socket that the system takes."""
-    socket = directory / guardian.SOCKET
-    if _fits(socket):
-        return socket
-    return _alias(directory) / guardian.SOCKET
-
-
-def _fits(socket: Path) -> bool:
-    return len(os.fsencode(socket)) <= SOCKET_PATH_MAX_BYTES
-
-
-def _alias(directory: Path) -> Path:
-    """A short symbolic link to the directory, in a place where only this user can make one."""
-    private = Path(tempfile.gettempdir()) / f"kinto-dispatch-{os.geteuid()}"
-    alias = private / hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]
-    try:
-        private.mkdir(mode=0o700, exist_ok=True)
-        problem = _unsafe(private.lstat(), 0o077)
-        if not problem:
-            with suppress(FileExistsError):
-                alias.symlink_to(directory)
-            problem = "" if os.readlink(alias) == str(directory) else f"holds a wrong {alias.name}"
-    except OSError as error:
-        problem = str(error)
-    if problem or not _fits(alias / guardian.SOCKET):
-        raise _too_long(directory, f"{private} {problem or 'is too long as well'}")
-    return alias
-
-
-def _too_long(directory: Path, problem: str) -> QueueUnavailable:
-    limit = SOCKET_PATH_MAX_BYTES - len(guardian.SOCKET) - 1
-    return QueueUnavailable(
-        _url(directory / guardian.SOCKET),
-        f"embedded server: the path of its socket is longer than {SOCKET_PATH_MAX_BYTES} bytes, "
-        f"and no short way to it can be made: {problem}",
-        f"Set queue_dir to a path of at most {limit} bytes. {OTHER_WAYS}",
-    )
+    raise unavailable(directory, f"no Python interpreter found beside {sys.executable!r}")

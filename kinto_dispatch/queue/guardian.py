@@ -170,10 +170,11 @@ def attach() -> Connection:
     return connection
 
 
-def start(binary: str, lock: int) -> Connection:
+def start(binary: str, lock: int) -> Connection | None:
     """Start the server and wait until it has loaded its data, for as long as that takes.
 
-    Raises ``OSError`` with the server's own last words when it ends instead.
+    ``None`` if somebody ends it meanwhile. Raises ``OSError`` with its own last words when it
+    gives up.
     """
     if os.path.exists(LOG) and os.path.getsize(LOG) > LOG_MAX_BYTES:
         os.replace(LOG, f"{LOG}.1")
@@ -183,6 +184,8 @@ def start(binary: str, lock: int) -> Connection:
         with suppress(OSError):
             return attach()
         time.sleep(0.02)
+    if server.returncode <= 0:
+        return None
     raise OSError(f"the server ended with status {server.returncode}: {last_words(begin)}")
 
 
@@ -194,8 +197,8 @@ def last_words(since: int) -> str:
 
 
 def take_charge(binary: str) -> Connection | None:
-    """Start the server, or attach to the one that runs; ``None`` if the one that holds the lock
-    does not answer yet. Raises ``OSError`` when the server cannot be started."""
+    """Start the server, or attach to the one that runs; ``None`` if that does not succeed now,
+    but may soon. Raises ``OSError`` when the server cannot be started."""
     lock = lock_directory()
     if lock is not None:
         return start(binary, lock)
