@@ -48,7 +48,7 @@ def open_relay(
     """The relay of Kinto's outbox; ``None`` where Kinto's storage has no transaction to join."""
     if not settings.has_transactional_outbox or settings.storage_url is None:
         return None
-    from kinto_dispatch.outbox.postgres import PostgresOutboxReader
+    from kinto_dispatch.outbox.reader import PostgresOutboxReader
 
     reader = PostgresOutboxReader(settings.storage_url.get_secret_value())
     return Relay(reader, queue, settings, lanes)

@@ -106,12 +106,14 @@ class LocalPostgresql:
     def pause(self) -> None:
         """Stop every process of the server in its tracks: nothing is answered, nothing closed."""
         for process in self._processes():
-            process.suspend()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.suspend()
 
     def resume(self) -> None:
         """Let a paused server go on."""
         for process in self._processes():
-            process.resume()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.resume()
 
     def create_database(self) -> str:
         """Create an empty UTF-8 database; returns its URL, fit for ``kinto.storage_url``."""
