@@ -1,21 +1,66 @@
-"""Templates become messages, in a bounded sandbox. Pure."""
+"""What people read: the templates of a channel, rendered for an event. Pure.
+
+A template sees the event's fields by name (``NAMES``), ``changes`` and, as the first of them,
+``change``, each with ``uri``, ``object_id``, ``old``, ``new`` and ``changed``. A field that the
+data lacks may be asked about (``if``, ``is defined``, ``==``), or have a substitute
+(``{{ change.new.title|default("no title") }}``); to print it is an error, since a message with a
+hole in it looks like a message. A template that begins with ``<!doctype html>`` or ``<html>`` is
+HTML: what it prints is escaped, and the plain text is made from it.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-from jinja2 import StrictUndefined, TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
 from kinto_dispatch.errors import RenderError
-from kinto_dispatch.event import Event
+from kinto_dispatch.event import Change, Event
+from kinto_dispatch.plaintext import plain_text
+from kinto_dispatch.sandbox.language import Template
+from kinto_dispatch.sandbox.values import Fault, Fields
+
+
+DEFAULT_SUBJECT = "{{ resource_name }} {{ action|past }}"
+DEFAULT_TEMPLATE = "User id: {{ user_id }}"
+"""Both are what the listener of Kinto's tutorial sends."""
+
+LONGEST_SUBJECT = 250
+"""Characters. Mail allows 998 in a line, chat tools show about this much."""
+
+_EVENT_NAMES = (
+    "id",
+    "action",
+    "resource_name",
+    "uri",
+    "bucket_id",
+    "collection_id",
+    "group_id",
+    "user_id",
+    "timestamp",
+    "root_url",
+    "request_id",
+)
+
+NAMES = (*_EVENT_NAMES, "changes", "change")
+
+_HTML = re.compile(r"\s*<(?:!doctype\s+html|html)\b", re.IGNORECASE)
+
+_BREAKING = re.compile("[\x00-\x20\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
+"""What ends a line, moves a cursor or turns the direction of writing."""
+
+_UNSENDABLE = re.compile("[\x00\ud800-\udfff]")
+"""JSON may hold these, but no message can: half a character is no UTF-8."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What a person reads. ``html`` is ``None`` where the template is plain text."""
+    """What a person reads. All of it can be encoded as UTF-8.
+
+    ``subject`` is one line of at most 250 characters without control characters. ``html`` is
+    ``None`` unless the template is HTML.
+    """
 
     subject: str
     text: str
@@ -23,25 +68,92 @@ class Message:
 
 
 class Renderer:
-    """Renders messages from the two templates of a channel; ``None`` means the default."""
+    """Renders the messages of a channel. Immutable; safe to use from many threads.
+
+    Each template may do a million steps, which is below a second, and write 262,144 characters.
+    """
 
     def __init__(self, subject: str | None, template: str | None) -> None:
-        environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
-        environment.filters["past"] = lambda word: word if word == "read" else word + "d"
-        try:
-            self._subject = environment.from_string(
-                subject or "{{ resource_name }} {{ action|past }}"
-            )
-            self._text = environment.from_string(template or "User id: {{ user_id }}")
-        except TemplateError as error:
-            raise RenderError("template", str(error)) from error
+        """``None`` means the default. Raises ``RenderError`` for what can never be rendered."""
+        body = DEFAULT_TEMPLATE if template is None else template
+        self._subject = _compile("subject", DEFAULT_SUBJECT if subject is None else subject)
+        self._body = _compile("template", body, html=_HTML.match(body) is not None)
 
     def render(self, event: Event) -> Message:
-        """The message for ``event``. Raises ``RenderError``."""
-        values: dict[str, Any] = msgspec.structs.asdict(event)
-        values["change"] = event.changes[0] if event.changes else None
-        try:
-            subject = " ".join(self._subject.render(values).split())
-            return Message(subject, self._text.render(values))
-        except Exception as error:
-            raise RenderError("template", str(error)) from error
+        """The message for ``event``. Raises ``RenderError``; the same event renders always or
+        never, so a second attempt is of no use."""
+        return self._render(event, lenient=False)
+
+    def check(self) -> None:
+        """Render a create, an update and a delete, as far as that goes without knowing which
+        fields the records have. Raises ``RenderError``."""
+        for event in _samples():
+            self._render(event, lenient=True)
+
+    def _render(self, event: Event, *, lenient: bool) -> Message:
+        values = _values(event)
+        subject = _run("subject", self._subject, values, lenient)
+        body = _run("template", self._body, values, lenient)
+        subject = _BREAKING.sub(" ", subject).strip()[:LONGEST_SUBJECT]
+        if self._body.html:
+            return Message(subject, plain_text(body), body)
+        return Message(subject, body)
+
+
+def _compile(name: str, source: str, *, html: bool = False) -> Template:
+    try:
+        return Template(source, NAMES, html=html)
+    except Fault as fault:
+        raise RenderError(name, str(fault)) from fault
+
+
+def _run(name: str, template: Template, values: Mapping[str, Any], lenient: bool) -> str:
+    try:
+        return _UNSENDABLE.sub("\ufffd", template.render(values, lenient=lenient))
+    except Fault as fault:
+        raise RenderError(name, str(fault)) from fault
+
+
+def _values(event: Event) -> dict[str, Any]:
+    """What a template sees, under ``NAMES``."""
+    changes = [_fields(change) for change in event.changes]
+    values = {name: getattr(event, name) for name in _EVENT_NAMES}
+    return {**values, "changes": changes, "change": changes[0] if changes else None}
+
+
+def _fields(change: Change) -> Fields:
+    fields = {
+        "uri": change.uri,
+        "object_id": change.object_id,
+        "old": change.old,
+        "new": change.new,
+        "changed": list(change.changed),
+    }
+    return Fields("change", fields)
+
+
+def _samples() -> Iterator[Event]:
+    """One event of each kind, about a record that has only what Kinto gives every record."""
+    record = {"id": "sample", "last_modified": 1_453_459_942_672}
+    for action, old, new in (
+        ("create", None, record),
+        ("update", record, record),
+        ("delete", record, None),
+    ):
+        uri = "/buckets/sample/collections/sample/records/sample"
+        changed = tuple(record) if action != "update" else ()
+        yield Event(
+            id="00000000-0000-0000-0000-000000000000",
+            action=action,
+            resource_name="record",
+            uri=uri,
+            bucket_id="sample",
+            collection_id="sample",
+            group_id=None,
+            user_id="account:sample",
+            timestamp=1_453_459_942_672,
+            root_url="http://localhost:8888/v1",
+            request_id=None,
+            payload={},
+            changes=(Change(uri=uri, object_id="sample", old=old, new=new, changed=changed),),
+        )

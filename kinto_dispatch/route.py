@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kinto_dispatch.errors import BadRoute, Problem, RouteError, did_you_mean
 from kinto_dispatch.event import Change, Event
 from kinto_dispatch.expression import BadExpression, EvaluationError, Expression, pointer
-from kinto_dispatch.settings import RouteSettings
+
+
+if TYPE_CHECKING:
+    from kinto_dispatch.settings import RouteSettings
 
 
 ACTIONS = ("create", "update", "delete", "read")
@@ -29,8 +32,6 @@ NAMES = (
     "timestamp",
 )
 """What ``when`` is asked about: these of one change, and of its event."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)

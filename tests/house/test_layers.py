@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "kinto_dispatch"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "threads"),
-    ("event", "outcome", "delivery", "egress", "retry"),
+    ("event", "outcome", "delivery", "egress", "retry", "budget"),
     ("hookspecs", "settings", "route", "render"),
     ("queue", "outbox", "plugins"),
     ("patience", "attempt", "capture"),
@@ -51,7 +51,7 @@ def home(path: Path) -> str:
 
 PARTS: dict[str, str] = {
     "expression": "route",
-    "budget": "render",
+    "plaintext": "render",
     "sandbox": "render",
     "parsers": "settings",
     "settings_text": "settings",
