@@ -96,7 +96,12 @@ class Relay:
                 elif relayed == 0:
                     await patience.pause(HOT_SECONDS if self._leads else COLD_SECONDS)
         finally:
-            self._reader.close()
+            self.close()
+
+    def close(self) -> None:
+        """Give back the connection, and with it the rows of a batch under way. ``run`` does it
+        at its end."""
+        self._reader.close()
 
     async def relay_once(self) -> int:
         """Relay one batch; how many rows. Zero when nothing waits, when another relay has a
