@@ -118,3 +118,27 @@ class OutOfBudget(DispatchError):
     def __init__(self, budget: int) -> None:
         self.budget = budget
         super().__init__(f"it does more work than allowed ({budget:,} steps)")
+
+
+class EgressRefused(DispatchError):
+    """Raised instead of connecting to an address that no channel may send to unasked."""
+
+    def __init__(self, host: str, address: str, kind: str) -> None:
+        self.host = host
+        self.address = address
+        self.kind = kind
+        where = address if host == address else f"{host} ({address})"
+        super().__init__(
+            f"{where} is refused: {kind}. If it is meant, set allow_hosts = {host},"
+            f" or allow_networks to a network with {address} in it"
+        )
+
+
+class RedirectRefused(DispatchError):
+    """Raised instead of following a redirect, which could lead anywhere."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        super().__init__(
+            f"answered {status}, a redirect, which is not followed; set the URL it leads to"
+        )
