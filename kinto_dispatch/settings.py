@@ -19,7 +19,7 @@ from pydantic import BeforeValidator, SecretStr
 from kinto_dispatch import parsers
 from kinto_dispatch.errors import Problem, did_you_mean
 from kinto_dispatch.parsers import Parser, Unfit
-from kinto_dispatch.settings_text import SettingsText, Typed
+from kinto_dispatch.settings_text import PREFIX, SettingsText, Typed
 from kinto_dispatch.settings_values import (
     ALIAS,
     ALIAS_NAMES,
@@ -74,7 +74,23 @@ def read(
 
 def channel_base(channel: ChannelSettings) -> str:
     """What stands before the channel's settings, without ``kinto.``."""
-    return channel.prefix.removeprefix("kinto.")
+    return channel.prefix.removeprefix(PREFIX)
+
+
+def is_single(channel: ChannelSettings) -> bool:
+    """Whether the channel's settings stand directly under its alias."""
+    return channel_base(channel) == f"{LISTENERS}.{channel.alias}."
+
+
+def bases(text: SettingsText) -> tuple[str, ...]:
+    """What stands before the settings of each listener and each listed channel."""
+    listeners = text.get(LISTENERS)
+    found = []
+    for name in listeners.text.split() if listeners else ():
+        listed = text.get(f"{LISTENERS}.{name}.channels")
+        found.append(f"{LISTENERS}.{name}.")
+        found += [f"{found[-1]}channels.{one}." for one in (listed.text.split() if listed else ())]
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,22 +362,24 @@ class _Reader:
             for rest in self.text.under(alias.base)
             if not rest.startswith("channels.")
         ]
-        elsewhere = [f"{alias.base}channels.{name}." for name in listed]
-        typed += self.text.unknown_variables(alias.base, (*ALIAS_NAMES, "plugin"), elsewhere)
+        known = (*ALIAS_NAMES, "plugin")
+        typed += self.text.unknown_variables(alias.base, known, bases(self.text))
         for name, rest in typed:
             if rest in CHANNEL_NAMES and rest not in ALIAS_NAMES and rest != "plugin":
                 whose = listed[0] if listed else "NAME"
                 advice = f"Write it as {self.text.style(alias.base)}channels.{whose}.{rest}."
                 self.problems.append(Problem(name, "a setting of channels", "it there", advice))
-            elif rest not in (*ALIAS_NAMES, "plugin"):
+            elif rest not in known:
                 self.problems.append(unknown(name, rest, ALIAS_NAMES))
 
 
-def unknown(name: str, rest: str, known: Iterable[str]) -> Problem:
+def unknown(name: str, rest: str, own: Iterable[str], others: Iterable[str] = ()) -> Problem:
     """What to say of a setting that nobody knows. Its value may be a secret with a wrong name."""
-    known = sorted(known)
-    expected = f"one of {' '.join(known)}"
-    return Problem(name, "no setting of that name", expected, did_you_mean(rest, known))
+    own, others = sorted(own), sorted(others)
+    expected = f"one of {' '.join(own)}" if own else "no settings but those of every channel"
+    expected += ", or a setting of every channel" if own and others else ""
+    advice = did_you_mean(rest, own) or did_you_mean(rest, others)
+    return Problem(name, "no setting of that name", expected, advice)
 
 
 def shown(value: str) -> str:

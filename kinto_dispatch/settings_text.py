@@ -90,13 +90,13 @@ class SettingsText:
         """``(variable, rest)`` of what the environment sets under ``base`` without it being one of
         ``known``. ``elsewhere`` are bases that begin like ``base`` and have owners of their own.
         """
+        mine = variable(base)
         allowed = {variable(base + name) for name in known}
-        others = tuple(variable(other) for other in elsewhere)
+        # A shorter base that begins like this one is around it, not beside it.
+        others = tuple(other for other in map(variable, elsewhere) if len(other) > len(mine))
         for name in self.environ:
-            if not name.startswith(variable(base)) or name in allowed:
-                continue
-            if not (others and name.startswith(others)):
-                yield name, name[len(variable(base)) :].lower()
+            if name.startswith(mine) and name not in allowed and not name.startswith(others):
+                yield name, name[len(mine) :].lower()
 
 
 def as_text(value: Any) -> str:

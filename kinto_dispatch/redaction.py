@@ -1,0 +1,51 @@
+"""Cuts what a channel was told in confidence out of every text that leaves it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from urllib.parse import unquote, urlsplit
+
+
+MASK = "**********"
+# Shorter words are part of ordinary sentences; cutting them out would make these unreadable.
+WORD_LENGTH = 6
+WHOLE_LENGTH = 3
+SEPARATORS = re.compile(r"[\s/:@?&=#,;\"'{}\[\]()<>|]+")
+
+
+class Redactor:
+    """Replaces secrets, and the longer words they are made of, but not the host of a URL.
+
+    A library that fails likes to quote the URL it was given, or the half of it that it could not
+    read; hence the words.
+    """
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        words = {word for secret in secrets for word in _words(secret)}
+        # The longest first, or what is left of a long one after a short one would stay readable.
+        pattern = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+        self._pattern = re.compile(pattern) if pattern else None
+
+    def __call__(self, text: str) -> str:
+        """``text`` with a mask in the place of each secret."""
+        return self._pattern.sub(MASK, text) if self._pattern else text
+
+
+def _words(secret: str) -> Iterable[str]:
+    secret = secret.strip()
+    if len(secret) >= WHOLE_LENGTH:
+        yield from {secret, unquote(secret), repr(secret)[1:-1]}
+    public = {"", *_public_parts(secret)}
+    for word in SEPARATORS.split(secret):
+        if len(word) >= WORD_LENGTH and word.lower() not in public:
+            yield from {word, unquote(word)}
+
+
+def _public_parts(secret: str) -> Iterable[str]:
+    """What may be read of a secret that is a URL: its scheme and its host."""
+    try:
+        parts = urlsplit(secret)
+    except ValueError:
+        return ()
+    return (parts.scheme, parts.hostname or "")
