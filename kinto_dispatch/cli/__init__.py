@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import importlib
+import io
+import os
 import sys
-from importlib.metadata import version
+from typing import Any
 
 import rich_click as click
 
-from kinto_dispatch.cli.exits import BAD_CONFIGURATION, FAILED, QUEUE_UNREACHABLE
-from kinto_dispatch.errors import BadSettings, DispatchError, QueueUnavailable
+from kinto_dispatch.cli.exits import (
+    BAD_CONFIGURATION,
+    FAILED,
+    INTERRUPTED,
+    QUEUE_UNREACHABLE,
+    USAGE,
+)
+from kinto_dispatch.cli.options import ini_option
+from kinto_dispatch.errors import BadSettings, DispatchError, QueueUnavailable, did_you_mean
 
 
 COMMANDS = {
     "worker": "Deliver what the async channels want.",
     "demo": "See it work: a real Kinto, queue, worker, mail server and Slack stand-in.",
-    "check": "Check the ini, the plugins, their settings and the queue.",
+    "check": "Check the ini, the plugins, their settings, the outbox and the queue.",
     "plugins": "List the installed plugins.",
     "channels": "List the configured channels.",
-    "status": "Show lanes, outbox and workers.",
     "send-test": "Send a test message to one channel, now.",
+    "status": "Show lanes, outbox and workers.",
+    "tail": "Follow the attempts, or the events, as they come.",
+    "attempts": "List what was attempted, and what came of it.",
+    "dead": "List, show, replay or purge dead letters.",
+    "replay": "Send events of the past to a channel again.",
+    "pause": "Let a channel's lane fill without delivering.",
+    "resume": "Deliver again after a pause.",
+    "explain": "Say for an event which channels wanted it, why, and what became of it.",
+    "new-plugin": "Write the package of a new channel plugin.",
 }
 """Every command with its one-line help, so that ``--help`` imports none of them."""
 
@@ -31,45 +48,50 @@ class LazyGroup(click.RichGroup):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
-            return None
-        if ctx.resilient_parsing or _only_lists_help(ctx):
-            return click.RichCommand(name, help=COMMANDS[name])
-        module = importlib.import_module(f"kinto_dispatch.cli.{name.replace('-', '_')}")
-        command: click.Command = module.command
-        command.name = name
-        command.help = command.help or COMMANDS[name]
-        return command
+        """Name and help of a command, for listings and completion; imports nothing."""
+        return click.RichCommand(name=name, help=COMMANDS[name]) if name in COMMANDS else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command itself, to run it, to show its help or to complete its options."""
+        name, command, rest = args[0], load_command(args[0]), args[1:]
+        if command is None and not ctx.resilient_parsing:
+            advice = did_you_mean(name, COMMANDS)
+            raise click.UsageError(f"There is no command {name!r}. {advice}".strip(), ctx)
+        return name, command, rest
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; every error of ours is one message and a documented exit code."""
+        try:
+            return super().invoke(ctx)
+        except DispatchError as error:
+            click.echo(str(error), err=True)
+            ctx.exit(exit_code(error))
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+        except click.Abort as abort:
+            # click makes one exception of Ctrl-C at a question and of the end of standard input.
+            interrupted = isinstance(abort.__context__, KeyboardInterrupt)
+            ctx.exit(INTERRUPTED if interrupted else USAGE)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """As click's own: errors are plain text, since they end up in logs and mails too."""
+        return click.Group.main(self, *args, **kwargs)
 
 
-def _only_lists_help(ctx: click.Context) -> bool:
-    """Whether the group itself is asked for help, so that only names are needed."""
-    return not getattr(ctx, "_protected_args", None) and ctx.invoked_subcommand is None
+def load_command(name: str) -> click.Command | None:
+    """The command of that name with its options, ``None`` if there is none."""
+    if name not in COMMANDS:
+        return None
+    module = importlib.import_module(f"kinto_dispatch.cli.{name.replace('-', '_')}")
+    command: click.Command = module.command
+    command.name = name
+    return command
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option(
-    "--ini", metavar="FILE", help="Kinto's ini file. [default: $KINTO_INI, config/kinto.ini]"
-)
-@click.option("-q", "--quiet", is_flag=True, help="Only errors in the log.")
-@click.option("-v", "--debug", is_flag=True, help="Everything in the log.")
-@click.version_option(version("kinto-dispatch"), prog_name="kinto-dispatch")
-@click.pass_context
-def cli(ctx: click.Context, ini: str | None, quiet: bool, debug: bool) -> None:
-    """Who hears about a change in Kinto, and whether they did."""
-    ctx.obj = {"ini": ini, "quiet": quiet, "debug": debug}
-
-
-def main() -> None:
-    """Run the command line; every error of ours is one message and a documented exit code."""
-    try:
-        cli(prog_name="kinto-dispatch")
-    except DispatchError as error:
-        click.echo(str(error), err=True)
-        sys.exit(_exit_code(error))
-
-
-def _exit_code(error: DispatchError) -> int:
+def exit_code(error: DispatchError) -> int:
+    """The documented exit code for an error of ours."""
     match error:
         case BadSettings():
             return BAD_CONFIGURATION
@@ -77,3 +99,21 @@ def _exit_code(error: DispatchError) -> int:
             return QUEUE_UNREACHABLE
         case _:
             return FAILED
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@ini_option
+@click.version_option(package_name="kinto-dispatch", prog_name="kinto-dispatch")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Who hears about a change in Kinto, and whether they did."""
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What a destination answered may hold characters that the terminal cannot show.
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    cli(prog_name="kinto-dispatch")

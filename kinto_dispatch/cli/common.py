@@ -1,55 +1,39 @@
-"""What the commands share: the ini, the log, and how listings are printed."""
+"""How commands come to a checked configuration and to the queue."""
 
 from __future__ import annotations
 
+import asyncio
 import configparser
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
 
-from kinto_dispatch.errors import BadSettings, Problem
+from kinto_dispatch.cli.exits import FAILED, leave
+from kinto_dispatch.cli.options import given, ini_path
+from kinto_dispatch.errors import BadSettings, Problem, did_you_mean
 
 
 if TYPE_CHECKING:
-    from kinto_dispatch.plugins import Configuration
+    from kinto_dispatch.plugins import Channel, Configuration
+    from kinto_dispatch.queue.protocol import Queue
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-DEFAULT_INI = "config/kinto.ini"
-
-
-def ini_option(command: F) -> F:
-    """``--ini`` after the command too, with ``-q`` and ``-v``, as Kinto spells them."""
-    for decorate in (
-        click.option("--ini", metavar="FILE", help="Kinto's ini file."),
-        click.option("-q", "--quiet", is_flag=True, help="Only errors in the log."),
-        click.option("-v", "--debug", is_flag=True, help="Everything in the log."),
-    ):
-        command = decorate(command)
-    return command
+T = TypeVar("T")
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON with stable keys.")
+def load_configuration(log_level: int = logging.WARNING) -> Configuration:
+    """The checked configuration of the ini asked for. Raises ``BadSettings``.
 
-
-def ini_path(ini: str | None) -> str:
-    """The ini file asked for: the option in either place, ``KINTO_INI``, Kinto's default."""
-    outer = (click.get_current_context().find_root().obj or {}).get("ini")
-    return ini or outer or os.environ.get("KINTO_INI") or DEFAULT_INI
-
-
-def load_configuration(ini: str | None, quiet: bool = False, debug: bool = False) -> Configuration:
-    """The checked configuration of that ini. Sets up logging. Raises ``BadSettings``."""
-    path = ini_path(ini)
+    Sets up logging, on stderr from ``log_level`` on. ``logging.INFO`` is for what runs for long:
+    there the ini's ``[loggers]`` come first.
+    """
+    path = ini_path()
     settings = read_ini(path)
-    outer = click.get_current_context().find_root().obj or {}
-    set_up_logging(path, quiet or outer.get("quiet", False), debug or outer.get("debug", False))
+    set_up_logging(path, log_level)
     from kinto_dispatch.plugins import configure
 
     return configure(settings)
@@ -68,62 +52,101 @@ def read_ini(path: str) -> Mapping[str, Any]:
     try:
         settings: Mapping[str, Any] = get_appsettings(path, name="main")
     except configparser.InterpolationError as error:
-        raise BadSettings(
-            [
-                Problem(
-                    f"{path}: {error.option}",
-                    "a single % in the value",
-                    "%% for each % in an ini file",
-                    "Or put the value into a file or the environment.",
-                )
-            ]
-        ) from error
-    except (configparser.Error, LookupError) as error:
-        raise BadSettings(
-            [Problem(path, str(error), "an ini file that Kinto can read")]
-        ) from error
+        raise BadSettings([_percent(path, error)]) from error
+    except (configparser.Error, LookupError, OSError, ValueError) as error:
+        found = " ".join(str(error).split())
+        raise BadSettings([Problem(path, found, "an ini file that Kinto can read")]) from error
     return settings
 
 
-def set_up_logging(path: str, quiet: bool, debug: bool) -> None:
-    """The ini's own ``[loggers]`` if it has them, else one line per record on stderr."""
-    parser = configparser.RawConfigParser()
-    parser.read(path)
-    if parser.has_section("loggers") and not (quiet or debug):
+def _percent(path: str, error: configparser.InterpolationError) -> Problem:
+    return Problem(
+        f"{path}: {error.option}",
+        "a single % in the value",
+        "%% for each % in an ini file",
+        "Or put the value into a file or the environment.",
+    )
+
+
+def set_up_logging(path: str, usual: int) -> None:
+    """``-q`` and ``-v`` come first, then the ini's ``[loggers]`` for what runs for long."""
+    quiet, debug = given("quiet"), given("debug")
+    if usual == logging.INFO and not (quiet or debug) and _has_loggers(path):
         from pyramid.paster import setup_logging
 
         setup_logging(path)
         return
-    level = logging.ERROR if quiet else logging.DEBUG if debug else logging.INFO
     logging.basicConfig(
-        level=level, stream=sys.stderr, format="%(asctime)s %(levelname)-7s %(name)s %(message)s"
+        level=max(usual, logging.ERROR) if quiet else logging.DEBUG if debug else usual,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)-7s %(name)s %(message)s",
+        # A second command in one process logs to that one's stderr.
+        force=True,
     )
 
 
-def emit(rows: Any, as_json: bool, table: Callable[[], None]) -> None:
-    """Data on stdout: JSON for programs, ``table`` for people."""
-    if as_json:
-        import json
-
-        click.echo(json.dumps(rows, indent=2, default=str))
-    else:
-        table()
+def _has_loggers(ini: str) -> bool:
+    parser = configparser.RawConfigParser()
+    parser.read(ini)
+    return parser.has_section("loggers")
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table for people, as wide as the terminal; plain where stdout is none."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def with_queue(configuration: Configuration, work: Callable[[Queue], Awaitable[T]]) -> T:
+    """What ``work`` returns, given the configured queue. The embedded server is started if it
+    does not run: what it keeps is on its disk. Raises ``QueueUnavailable``."""
+    from kinto_dispatch.queue import open_queue
 
-    table = Table(box=None, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
-    Console().print(table)
+    async def run() -> T:
+        queue = open_queue(configuration.settings)
+        try:
+            return await work(queue)
+        finally:
+            await queue.close()
+
+    return asyncio.run(run())
 
 
-def iso(seconds: float) -> str:
-    """Seconds since the epoch as ISO 8601 in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+def pick_channel(configuration: Configuration, name: str) -> Channel:
+    """The configured channel of that name; a usage error that names the others if none is."""
+    for channel in configuration.channels:
+        if channel.name == name:
+            return channel
+    raise _no_such(name, [channel.name for channel in configuration.channels], "channel")
+
+
+def pick_lanes(configuration: Configuration, names: Iterable[str] = ()) -> Sequence[Channel]:
+    """The async channels of these names, all of them if no name is given."""
+    lanes = {channel.name: channel for channel in configuration.async_channels}
+    for name in names:
+        if name not in lanes and pick_channel(configuration, name):
+            raise click.UsageError(
+                f"Channel {name!r} has mode = sync: it is called in the request and has no lane."
+            )
+    return [lanes[name] for name in dict.fromkeys(names)] or list(lanes.values())
+
+
+def _no_such(name: str, known: Sequence[str], noun: str) -> click.UsageError:
+    listed = ", ".join(known) or "none"
+    advice = did_you_mean(name, known)
+    return click.UsageError(f"There is no {noun} {name!r}. Configured: {listed}. {advice}".strip())
+
+
+def set_paused(names: Iterable[str], paused: bool) -> Sequence[str]:
+    """Pause or resume the lanes of these channels; which."""
+    configuration = load_configuration()
+    lanes = [channel.name for channel in pick_lanes(configuration, names)]
+
+    async def work(queue: Queue) -> None:
+        for lane in lanes:
+            await queue.pause(lane, paused)
+
+    with_queue(configuration, work)
+    return lanes
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask on the terminal unless ``yes``. Any answer but yes ends the command as failed."""
+    if yes or click.confirm(question, err=True):
+        return
+    click.echo("Nothing was done.", err=True)
+    leave(FAILED)

@@ -62,4 +62,5 @@ def supervise(arguments: Sequence[str], processes: int, burst: bool) -> int:
         if not stopping and not burst:
             for child in children:
                 child.revive()
-    return max(abs(child.process.returncode) for child in children)
+    codes: list[int] = [child.process.returncode for child in children]
+    return max(abs(code) for code in codes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
-from kinto_dispatch.cli.common import ini_option, ini_path, load_configuration
-from kinto_dispatch.errors import BadSettings, Problem, did_you_mean
+from kinto_dispatch.cli.common import load_configuration, pick_lanes
+from kinto_dispatch.cli.options import ini_option, ini_path
 
 
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 @click.option("--burst", is_flag=True, help="Stop when everything due has been settled.")
 @click.option("--supervised", is_flag=True, hidden=True, help="Stop when standard input closes.")
 def command(
-    ini: str | None,
-    quiet: bool,
-    debug: bool,
     processes: int,
     concurrency: int | None,
     channels: str | None,
@@ -48,9 +46,9 @@ def command(
     """
     from kinto_dispatch.worker import WorkerOptions
 
-    configuration = load_configuration(ini, quiet, debug)
+    configuration = load_configuration(logging.INFO)
     names = tuple((channels or "").replace(",", " ").split())
-    _check_names(names, configuration)
+    pick_lanes(configuration, names)
     options = WorkerOptions(concurrency=concurrency, channels=names, burst=burst)
     if processes == 1:
         asyncio.run(run(configuration, options, supervised))
@@ -60,18 +58,7 @@ def command(
         os._exit(0)
     from kinto_dispatch.cli.processes import supervise
 
-    sys.exit(supervise(_child_arguments(ini_path(ini)), processes, burst))
-
-
-def _check_names(names: tuple[str, ...], configuration: Configuration) -> None:
-    known = [channel.name for channel in configuration.async_channels]
-    problems = [
-        Problem("--channels", f"{name!r}", f"async channels: {known}", did_you_mean(name, known))
-        for name in names
-        if name not in known
-    ]
-    if problems:
-        raise BadSettings(problems)
+    sys.exit(supervise(_child_arguments(ini_path()), processes, burst))
 
 
 async def run(configuration: Configuration, options: WorkerOptions, supervised: bool) -> None:

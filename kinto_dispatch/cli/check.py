@@ -1,0 +1,167 @@
+"""``kinto-dispatch check``: would it work? Everything that is wrong, at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import rich_click as click
+
+from kinto_dispatch.cli.channels import summary
+from kinto_dispatch.cli.common import load_configuration, with_queue
+from kinto_dispatch.cli.exits import BAD_CONFIGURATION, OK, QUEUE_UNREACHABLE, leave
+from kinto_dispatch.cli.options import ini_option, ini_path, json_option
+from kinto_dispatch.cli.printing import emit, printable
+from kinto_dispatch.errors import BadSettings, OutboxUnavailable, QueueUnavailable
+
+
+if TYPE_CHECKING:
+    from kinto_dispatch.plugins import Channel, Configuration
+    from kinto_dispatch.queue.protocol import Queue
+    from kinto_dispatch.settings import DispatchSettings
+
+Status = Literal["ok", "warning", "error"]
+
+MARKS: dict[Status, str] = {"ok": "✔", "warning": "!", "error": "✘"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was found about one thing, and what to do about it."""
+
+    check: str
+    status: Status
+    detail: str
+    advice: str = ""
+
+
+@click.command()
+@ini_option
+@json_option
+def command(as_json: bool) -> None:
+    """Check the ini, every setting, plugin, route and template, the outbox and the queue.
+
+    Starts nothing and changes nothing. Exits 0 if nothing is wrong (warnings aside), 69 if the
+    queue cannot be reached, 78 if anything else is an error. With --json a list of
+    {check, status: ok|warning|error, detail, advice}.
+    """
+    findings = list(examine())
+    emit([asdict(finding) for finding in findings], as_json, lambda: show(findings))
+    leave(exit_code(findings))
+
+
+def exit_code(findings: Sequence[Finding]) -> int:
+    """What is wrong in the configuration comes first: with that put right, the queue may be."""
+    wrong = {finding.check for finding in findings if finding.status == "error"}
+    if wrong - {"queue"}:
+        return BAD_CONFIGURATION
+    return QUEUE_UNREACHABLE if wrong else OK
+
+
+def examine() -> Iterator[Finding]:
+    """Every finding, in the order in which an operator would put things right."""
+    path = ini_path()
+    try:
+        # What a log would say is the output of this command.
+        configuration = load_configuration(logging.CRITICAL)
+    except BadSettings as error:
+        for problem in error.problems:
+            detail = f"{problem.setting}: {problem.found}; expected {problem.expected}"
+            yield Finding("settings", "error", detail, problem.advice)
+        return
+    yield Finding("settings", "ok", f"{path}, {len(configuration.channels)} channels")
+    for channel in configuration.channels:
+        yield examine_channel(channel)
+    yield from examine_outbox(configuration.settings)
+    if configuration.async_channels:
+        yield from examine_queue(configuration)
+
+
+def examine_channel(channel: Channel) -> Finding:
+    """Whether the channel's plugin could be loaded; its settings were checked with it."""
+    check = f"channel {channel.name}"
+    if channel.status == "failed":
+        advice = "Put the plugin right; its lane fills meanwhile. See: kinto-dispatch plugins"
+        return Finding(check, "error", f"{channel.config.plugin} failed: {channel.reason}", advice)
+    route = summary(channel.config.route)
+    return Finding(check, "ok", f"{channel.config.plugin}, {channel.mode}, {route}")
+
+
+def examine_outbox(settings: DispatchSettings) -> Iterator[Finding]:
+    """Whether the outbox's table is there and can be read, where Kinto uses one."""
+    if not settings.has_transactional_outbox or settings.storage_url is None:
+        backend = settings.storage_backend or "the storage"
+        detail = f"not used: {backend} offers no transaction to join"
+        yield Finding("outbox", "ok", f"{detail}, so events are appended after the commit")
+        return
+    from kinto_dispatch.outbox.reader import PostgresOutboxReader
+
+    reader = PostgresOutboxReader(settings.storage_url.get_secret_value())
+    try:
+        yield Finding("outbox", "ok", f"{reader.status().waiting} events waiting")
+    except OutboxUnavailable as error:
+        yield Finding("outbox", "error", str(error))
+    finally:
+        reader.close()
+
+
+def examine_queue(configuration: Configuration) -> Iterator[Finding]:
+    """Whether the queue answers and is fit to hold what must not be lost."""
+    embedded = configuration.settings.queue_url is None
+    try:
+        yield from with_queue(attached(configuration), look)
+    except QueueUnavailable as error:
+        if not embedded:
+            yield Finding("queue", "error", str(error))
+            return
+        yield examine_embedded(configuration.settings)
+
+
+async def look(queue: Queue) -> list[Finding]:
+    """What the server says of itself, and whether somebody delivers."""
+    health = await queue.health()
+    findings = [Finding("queue", "ok", f"{health.server} {health.version}")]
+    findings += [Finding("queue", "warning", warning) for warning in health.warnings]
+    if not await queue.workers():
+        advice = "Start one: kinto-dispatch worker"
+        findings.append(Finding("worker", "warning", "none is running", advice))
+    return findings
+
+
+def attached(configuration: Configuration) -> Configuration:
+    """The same, but with the URL of the embedded server instead of starting it."""
+    settings = configuration.settings
+    if settings.queue_url is not None:
+        return configuration
+    from pydantic import SecretStr
+
+    from kinto_dispatch.queue.embedded import server_url
+
+    url = SecretStr(server_url(settings.queue_dir))
+    return replace(configuration, settings=replace(settings, queue_url=url))
+
+
+def examine_embedded(settings: DispatchSettings) -> Finding:
+    """Whether the embedded server, which does not run now, could be started."""
+    from kinto_dispatch.queue.embedded import server_binary
+
+    try:
+        server_binary()
+    except QueueUnavailable as error:
+        return Finding("queue", "error", str(error))
+    detail = f"embedded in {settings.queue_dir}: not running (starts on first use)"
+    return Finding("queue", "ok", detail)
+
+
+def show(findings: Sequence[Finding]) -> None:
+    """One line each for people, with what to do below."""
+    for finding in findings:
+        line = f"{finding.status:7}  {finding.check}: {printable(finding.detail)}"
+        click.secho(f"{MARKS[finding.status]} {line}", fg=COLOURS[finding.status])
+        if finding.advice:
+            click.echo(f"           {printable(finding.advice)}")
+
+
+COLOURS = {"ok": None, "warning": "yellow", "error": "red"}

@@ -1,0 +1,138 @@
+"""Where an event can be found again, and what became of it for one channel."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from kinto_dispatch.cli.pages import (
+    attempt_records,
+    dead_letters,
+    event_id_of,
+    log_entries,
+    read_event,
+)
+
+
+if TYPE_CHECKING:
+    from kinto_dispatch.attempt import AttemptRecord
+    from kinto_dispatch.event import Event
+    from kinto_dispatch.plugins import Channel
+    from kinto_dispatch.queue.protocol import DeadLetter, LaneStatus, Queue
+
+Source = Literal["log", "dead letter", "file"]
+State = Literal["delivered", "dead", "retry", "waiting", "unrouted", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An event and where it was found; ``position`` is its place in the log, if it is there."""
+
+    event: Event
+    source: Source
+    position: str | None = None
+
+
+async def find_by_id(queue: Queue, event_id: str, lanes: Iterable[str]) -> Found | None:
+    """The event from the log; from a dead letter when the log has forgotten it already, and then
+    with only the changes that the channel wanted."""
+    needle = event_id.encode()
+    async for entry in log_entries(queue):
+        if needle in entry.body:
+            event = read_event(entry.body)
+            if event is not None and event.id == event_id:
+                return Found(event, "log", entry.id)
+    for lane in lanes:
+        async for page in dead_letters(queue, lane):
+            for letter in page:
+                if event_id_of(letter.key) == event_id and (event := read_event(letter.body)):
+                    return Found(event, "dead letter")
+    return None
+
+
+async def find_by_uri(queue: Queue, uri: str, at: float | None) -> Found | None:
+    """The event that changed this object nearest to ``at``, or last when no time is given."""
+    nearest: Found | None = None
+    async for found in _changes_of(queue, uri):
+        if nearest is None or at is None or _distance(found, at) <= _distance(nearest, at):
+            nearest = found
+    return nearest
+
+
+async def _changes_of(queue: Queue, uri: str) -> AsyncIterator[Found]:
+    needle = uri.encode()
+    async for entry in log_entries(queue):
+        event = read_event(entry.body) if needle in entry.body else None
+        if event is not None and any(change.uri == uri for change in event.changes):
+            yield Found(event, "log", entry.id)
+
+
+def _distance(found: Found, at: float) -> float:
+    return abs(found.event.timestamp / 1000 - at)
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What became of one delivery: its state, and everything that is on record."""
+
+    key: str
+    state: State
+    attempts: Sequence[AttemptRecord]
+    dead: Sequence[DeadLetter]
+
+
+async def fates_of(
+    queue: Queue, found: Found, channel: Channel, lane: LaneStatus
+) -> Sequence[Fate]:
+    """What became of each delivery of the event to this channel: of those that its route wants
+    now, and of those that are on record. The lane itself cannot be searched."""
+    attempts: Mapping[str, list[AttemptRecord]] = defaultdict(list)
+    async for record in attempt_records(queue, channel.name, found.event.timestamp / 1000):
+        if record.event_id == found.event.id:
+            attempts[record.key].append(record)
+    dead: Mapping[str, list[DeadLetter]] = defaultdict(list)
+    async for page in dead_letters(queue, channel.name):
+        for letter in page:
+            if event_id_of(letter.key) == found.event.id:
+                dead[letter.key].append(letter)
+    keys = dict.fromkeys([*_wanted_keys(channel, found.event), *attempts, *dead])
+    return [
+        Fate(key, _state(found, lane, attempts[key], dead[key]), attempts[key], dead[key])
+        for key in keys
+    ]
+
+
+def _wanted_keys(channel: Channel, event: Event) -> Sequence[str]:
+    from kinto_dispatch.errors import RouteError
+    from kinto_dispatch.router import deliveries
+
+    try:
+        return [entry.key for entry in deliveries(channel, event, b"")]
+    except RouteError:
+        return []
+
+
+def _state(
+    found: Found,
+    lane: LaneStatus,
+    attempts: Sequence[AttemptRecord],
+    dead: Sequence[DeadLetter],
+) -> State:
+    """What is neither attempted nor dead waits, if anything waits in the lane at all."""
+    if dead:
+        return "dead"
+    if attempts:
+        return "delivered" if attempts[-1].outcome == "delivered" else "retry"
+    if not _is_routed(found, lane):
+        return "unrouted"
+    return "waiting" if lane.waiting or lane.in_flight or lane.retry else "unknown"
+
+
+def _is_routed(found: Found, lane: LaneStatus) -> bool:
+    from kinto_dispatch.router import position
+
+    if found.position is None:
+        return True
+    return lane.cursor is not None and position(found.position) <= position(lane.cursor)

@@ -1,0 +1,211 @@
+"""``kinto-dispatch explain``: why did this channel hear of it, or why not?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from kinto_dispatch.cli.attempts import as_row as attempt_row
+from kinto_dispatch.cli.common import load_configuration, with_queue
+from kinto_dispatch.cli.dead import as_row as dead_row
+from kinto_dispatch.cli.evidence import Fate, Found, fates_of, find_by_id, find_by_uri
+from kinto_dispatch.cli.options import ini_option, json_option
+from kinto_dispatch.cli.pages import event_row
+from kinto_dispatch.cli.printing import emit, nothing_matched, printable
+from kinto_dispatch.cli.times import TIME
+
+
+if TYPE_CHECKING:
+    from kinto_dispatch.event import Event
+    from kinto_dispatch.plugins import Channel, Configuration
+    from kinto_dispatch.queue.protocol import Queue
+    from kinto_dispatch.route import ClauseResult
+
+
+@click.command()
+@click.argument("target", metavar="[EVENT|URI]", required=False)
+@ini_option
+@click.option("--at", type=TIME, help="With a uri: the change nearest to this time, not the last.")
+@click.option(
+    "--file",
+    "path",
+    type=click.Path(exists=True, dir_okay=False),
+    help="An event as JSON, instead of one in the queue.",
+)
+@json_option
+def command(target: str | None, at: float | None, path: str | None, as_json: bool) -> None:
+    """Say for each channel which clauses of its route an event meets and which not, and why; and
+    what became of the event there.
+
+    The event is given by its id, by the uri of an object that it changed, or in a file. It is
+    looked for in the log, which reaches back log_retention_seconds, and in dead letters. Exits 3
+    if it is not found.
+    """
+    if (target is None) == (path is None) or (at is not None and not is_uri(target)):
+        raise click.UsageError("Give an event's id, or a uri (with --at if need be), or --file.")
+    configuration = load_configuration()
+    explanation = (
+        from_file(configuration, path)
+        if path is not None
+        else with_queue(
+            configuration, lambda queue: search(queue, configuration, target or "", at)
+        )
+    )
+    if explanation is None:
+        nothing_matched(
+            f"Neither the log nor a dead letter has {target!r}. The log may have forgotten it; "
+            "in uris of events the default bucket has its real id."
+        )
+    emit(explanation, as_json, lambda: show(explanation))
+
+
+def is_uri(target: str | None) -> bool:
+    """Whether it stands for an object rather than for an event."""
+    return target is not None and "/" in target
+
+
+def object_uri(target: str) -> str:
+    """The uri as events have it, also of a whole URL."""
+    return re.sub(r"^(https?://[^/]+)?(/v\d+)?(?=/)", "", target)
+
+
+def from_file(configuration: Configuration, path: str) -> dict[str, Any]:
+    """The routes alone. Raises ``UndecodableEvent``."""
+    from kinto_dispatch.event import Event
+
+    found = Found(Event.decode(Path(path).read_bytes()), "file")
+    return explain(found, [(channel, ()) for channel in configuration.channels])
+
+
+async def search(
+    queue: Queue, configuration: Configuration, target: str, at: float | None
+) -> dict[str, Any] | None:
+    """The routes, and what is on record of each delivery."""
+    lanes = {channel.name: channel for channel in configuration.async_channels}
+    if is_uri(target):
+        found = await find_by_uri(queue, object_uri(target), at)
+    else:
+        found = await find_by_id(queue, target, lanes)
+    if found is None:
+        return None
+    fates = {
+        lane.channel: await fates_of(queue, found, lanes[lane.channel], lane)
+        for lane in await queue.status(list(lanes))
+    }
+    return explain(
+        found, [(channel, fates.get(channel.name, ())) for channel in configuration.channels]
+    )
+
+
+# --- the explanation under its stable keys -----------------------------------------------------
+
+
+def explain(found: Found, channels: Sequence[tuple[Channel, Sequence[Fate]]]) -> dict[str, Any]:
+    """What is printed as JSON."""
+    return {
+        "event": event_row(found.event),
+        "found_in": found.source,
+        "channels": [channel_row(channel, found.event, fates) for channel, fates in channels],
+    }
+
+
+def channel_row(channel: Channel, event: Event, fates: Sequence[Fate]) -> dict[str, Any]:
+    """One channel: which changes it wants, what each clause says, and what was delivered."""
+    results = channel.route.explain(event)
+    return {
+        "channel": channel.name,
+        "mode": channel.mode,
+        "status": channel.status,
+        "wanted": [change.uri for change in wanted(event, results)],
+        "clauses": [clause_row(result) for result in results],
+        "deliveries": [fate_row(fate) for fate in fates],
+    }
+
+
+def wanted(event: Event, results: Sequence[ClauseResult]) -> Iterator[Any]:
+    """The changes that no clause is against. A clause that cannot be judged is against all."""
+    if any(result.error for result in results):
+        return
+    against = [result.change for result in results if not result.matched]
+    for change in event.changes:
+        if not any(one is None or one is change for one in against):
+            yield change
+
+
+def clause_row(result: ClauseResult) -> dict[str, Any]:
+    """What one clause expected and found; ``uri`` is null where it judges the whole event."""
+    return {
+        "clause": result.clause,
+        "expected": result.expected,
+        "found": result.found,
+        "matched": result.matched,
+        "uri": result.change.uri if result.change else None,
+        "error": result.error,
+    }
+
+
+def fate_row(fate: Fate) -> dict[str, Any]:
+    """One delivery with all that is on record of it."""
+    return {
+        "key": fate.key,
+        "state": fate.state,
+        "attempts": [attempt_row(record) for record in fate.attempts],
+        "dead_letters": [dead_row(letter) for letter in fate.dead],
+    }
+
+
+# --- for people ----------------------------------------------------------------------------------
+
+STATES = {
+    "delivered": "delivered",
+    "dead": "dead letter",
+    "retry": "waits for its next attempt",
+    "waiting": "in the lane, not attempted yet",
+    "unrouted": "in the log, not routed yet (a worker does that)",
+    "unknown": "nothing on record: the channel was added later, or the record was trimmed",
+}
+
+
+def show(explanation: dict[str, Any]) -> None:
+    """What happened, then channel by channel what its route says and what became of it."""
+    event = explanation["event"]
+    line = f"{event['at']} {event['action']} {event['resource_name']} {event['uri']}"
+    click.echo(printable(f"{line} by {event['user_id'] or 'anonymous'}"))
+    click.echo(printable(f"event {event['event_id']}, found in the {explanation['found_in']}"))
+    for channel in explanation["channels"]:
+        show_channel(channel, len(event["changes"]))
+
+
+def show_channel(channel: dict[str, Any], total: int) -> None:
+    """One channel, its clauses below."""
+    count = len(channel["wanted"])
+    verdict = f"wants {count} of {total} changes" if count else "does not want it"
+    failed = ", failed to load" if channel["status"] == "failed" else ""
+    click.echo(f"\n{channel['channel']} ({channel['mode']}{failed}): {verdict}")
+    for clause in channel["clauses"]:
+        click.echo(f"  {clause_text(clause)}")
+    if channel["mode"] == "sync" and count:
+        click.echo("  called in the request; no record is kept")
+    for delivery in channel["deliveries"]:
+        click.echo(f"  {delivery['key']}: {STATES[delivery['state']]}")
+        for attempt in delivery["attempts"]:
+            reason = f": {attempt['reason']}" if attempt["reason"] else ""
+            text = f"{attempt['at']} attempt {attempt['attempt']} {attempt['outcome']}{reason}"
+            click.echo(f"    {printable(text)}")
+        for letter in delivery["dead_letters"]:
+            text = f"{letter['at']} dead letter, {letter['kind']}: {letter['reason']}"
+            click.echo(f"    {printable(text)}")
+
+
+def clause_text(clause: dict[str, Any]) -> str:
+    """One clause on one line."""
+    verdict = "yes" if clause["matched"] else "no "
+    reason = f" ({clause['error']})" if clause["error"] else ""
+    return printable(
+        f"{verdict} {clause['clause']}: expected {clause['expected']}, "
+        f"found {clause['found']}{reason}"
+    )

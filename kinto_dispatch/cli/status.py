@@ -1,0 +1,148 @@
+"""``kinto-dispatch status``: lanes, outbox and workers, in numbers."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from kinto_dispatch.cli.common import load_configuration, with_queue
+from kinto_dispatch.cli.options import ini_option, json_option
+from kinto_dispatch.cli.printing import note, print_json, print_table
+from kinto_dispatch.cli.times import duration, iso
+from kinto_dispatch.errors import OutboxUnavailable, QueueUnavailable
+
+
+if TYPE_CHECKING:
+    from kinto_dispatch.plugins import Configuration
+    from kinto_dispatch.queue.protocol import LaneStatus, Queue
+
+WATCH_SECONDS = 2.0
+
+
+@click.command()
+@ini_option
+@json_option
+@click.option("--watch", is_flag=True, help=f"Again every {WATCH_SECONDS:g} s, until Ctrl-C.")
+def command(as_json: bool, watch: bool) -> None:
+    """Show how long the oldest delivery of each lane has been waiting, and how many there are.
+
+    With --watch and --json: one line of JSON each time.
+    """
+    configuration = load_configuration()
+    while watch:
+        try:
+            show(look(configuration), as_json, watch)
+        except (QueueUnavailable, OutboxUnavailable) as error:
+            note(str(error))
+        time.sleep(WATCH_SECONDS)
+    show(look(configuration), as_json, watch)
+
+
+def look(configuration: Configuration) -> dict[str, Any]:
+    """The status under the stable keys; ``outbox`` is ``null`` where none is used."""
+
+    async def work(queue: Queue) -> dict[str, Any]:
+        names = [channel.name for channel in configuration.async_channels]
+        return {
+            "lanes": [lane_row(lane) for lane in await queue.status(names)],
+            "outbox": outbox_row(configuration),
+            "workers": [worker_row(worker) for worker in await queue.workers()],
+        }
+
+    return with_queue(configuration, work)
+
+
+def lane_row(lane: LaneStatus) -> dict[str, Any]:
+    """A lane under the stable keys."""
+    return {
+        "channel": lane.channel,
+        "oldest_waiting_seconds": lane.oldest_waiting_seconds,
+        "waiting": lane.waiting,
+        "in_flight": lane.in_flight,
+        "retry": lane.retry,
+        "dead": lane.dead,
+        "paused": lane.paused,
+        "breaker": lane.breaker,
+    }
+
+
+def outbox_row(configuration: Configuration) -> dict[str, Any] | None:
+    """The outbox under the stable keys. Raises ``OutboxUnavailable``."""
+    settings = configuration.settings
+    if not settings.has_transactional_outbox or settings.storage_url is None:
+        return None
+    from kinto_dispatch.outbox.reader import PostgresOutboxReader
+
+    reader = PostgresOutboxReader(settings.storage_url.get_secret_value())
+    try:
+        status = reader.status()
+    finally:
+        reader.close()
+    return {
+        "waiting": status.waiting,
+        "oldest_waiting_seconds": status.oldest_waiting_seconds,
+    }
+
+
+def worker_row(worker: Mapping[str, Any]) -> dict[str, Any]:
+    """A worker under the stable keys; what an older release does not say of itself is null."""
+    started_at = worker.get("started_at")
+    return {
+        "name": worker.get("name"),
+        "host": worker.get("host"),
+        "pid": worker.get("pid"),
+        "version": worker.get("version"),
+        "started_at": None if started_at is None else iso(started_at),
+        "channels": list(worker.get("channels", ())),
+        "in_flight": worker.get("in_flight"),
+    }
+
+
+def show(status: dict[str, Any], as_json: bool, watch: bool) -> None:
+    """JSON, or tables for people; on a terminal the next look replaces the last."""
+    if as_json:
+        print_json(status, indent=None if watch else 2)
+        return
+    if watch and sys.stdout.isatty():
+        click.clear()
+    print_table(
+        ("channel", "oldest", "waiting", "in flight", "retry", "dead", "state"),
+        [
+            (
+                lane["channel"],
+                duration(lane["oldest_waiting_seconds"]),
+                lane["waiting"],
+                lane["in_flight"],
+                lane["retry"],
+                lane["dead"],
+                state(lane),
+            )
+            for lane in status["lanes"]
+        ],
+    )
+    click.echo(f"outbox: {outbox_text(status['outbox'])}")
+    for worker in status["workers"]:
+        names = ", ".join(worker["channels"])
+        click.echo(f"worker: {worker['name']} since {worker['started_at']}, channels: {names}")
+    if not status["workers"]:
+        click.echo("worker: none is running")
+
+
+def state(lane: Mapping[str, Any]) -> str:
+    """What keeps a lane from delivering, for people."""
+    if lane["paused"]:
+        return "paused"
+    return "delivers" if lane["breaker"] == "closed" else f"breaker {lane['breaker']}"
+
+
+def outbox_text(outbox: Mapping[str, Any] | None) -> str:
+    """The outbox in a few words."""
+    if outbox is None:
+        return "not used (Kinto's storage has no transaction to join)"
+    if not outbox["waiting"]:
+        return "empty"
+    return f"{outbox['waiting']} waiting, the oldest {duration(outbox['oldest_waiting_seconds'])}"
