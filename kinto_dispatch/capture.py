@@ -1,0 +1,319 @@
+"""Kinto's resource events become frozen events. The only module that knows ``kinto.core.events``.
+
+Kinto hands the same dictionaries to every subscriber, so an event is serialised at once: what
+others do to them later reaches nobody.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+from urllib.parse import quote
+
+from dockerflow.logging import request_id_context  # type: ignore[import-untyped]
+from kinto.core.storage.exceptions import ObjectNotFoundError
+from kinto.core.utils import strip_uri_prefix
+from msgspec.structs import replace
+
+from kinto_dispatch.event import Change, Event
+
+
+logger = logging.getLogger(__name__)
+
+REQUEST_ID = "kinto_dispatch.request_id"
+VOID = "kinto_dispatch.void"
+"""Our keys in ``request.bound_data``, which a batch shares with its sub-requests."""
+
+SECRET_FIELDS = {"account": frozenset({"password"})}
+"""Fields that never leave Kinto. Its account events carry the hash of the password."""
+
+ANY_ID = "0kinto-dispatch0any0id0"
+PATH_SEGMENT_SAFE = "~!$&'()*+,;=:@"
+"""What Pyramid leaves unquoted in a segment of a path."""
+
+
+@dataclass(frozen=True)
+class Captured:
+    """An event on the wire, frozen when it was captured."""
+
+    id: str
+    body: bytes
+
+    @cached_property
+    def event(self) -> Event:
+        """The event, decoded when first asked for. Shares nothing with Kinto's dictionaries."""
+        return Event.decode(self.body)
+
+
+def capture(kinto_event: Any) -> Captured | None:
+    """The event that stands for a ``ResourceChanged`` or ``ResourceRead``, with an id of its own.
+
+    ``None`` if nothing is left of it: no object, or only rolled back ones. Never fails because of
+    what a client wrote: where an object cannot be encoded, its change has neither ``old`` nor
+    ``new``, and an error is logged. Reads the storage only where Kinto left a part of the new
+    object out, and then inside the running transaction.
+    """
+    source = _Source(kinto_event)
+    changes = tuple(source.changes())
+    if not changes:
+        return None
+    event = source.event(changes)
+    return Captured(event.id, _encode(event))
+
+
+# --- what is void --------------------------------------------------------------------------------
+
+
+def note_request(request: Any) -> None:
+    """Remember the id of a request that just began; sub-requests of a batch get others."""
+    request.bound_data.setdefault(REQUEST_ID, request_id_context.get(None))
+
+
+def void_collected(request: Any) -> None:
+    """Leave out of ``capture`` what Kinto has collected in this request until now.
+
+    Kinto aborts the transaction in the middle of a batch when a sub-request answers 409, and goes
+    on; the events of what it has just rolled back still come, merged with those of what follows.
+    """
+    collector = request.bound_data.get("resource_events")
+    if collector is None:
+        return
+    void = request.bound_data.setdefault(VOID, {})
+    for _, impacted, _ in collector.event_dict.values():
+        # By identity, and kept alive so that no other object gets the same one.
+        void.update((id(item), item) for item in impacted)
+
+
+# --- one event of Kinto's ------------------------------------------------------------------------
+
+
+class _Source:
+    """Reads one of Kinto's events."""
+
+    def __init__(self, kinto_event: Any) -> None:
+        self._request = kinto_event.request
+        self._payload: dict[str, Any] = kinto_event.payload
+        self._action: str = self._payload["action"]
+        self._resource: str = self._payload["resource_name"]
+        reads = self._action == "read"
+        impacted = kinto_event.read_objects if reads else kinto_event.impacted_objects
+        void = self._request.bound_data.get(VOID, {})
+        self._impacted = [item for item in impacted if id(item) not in void]
+        self._lost_some = len(self._impacted) < len(impacted)
+        self._pattern = self._uri_pattern()
+
+    def event(self, changes: tuple[Change, ...]) -> Event:
+        """The whole event around these changes.
+
+        ``uri`` is the object's own, or the plural one above several. The id of the event's own
+        kind (``bucket_id`` of a bucket) is given where there is one object only.
+        """
+        only = changes[0].object_id if len(changes) == 1 else None
+        uri = changes[0].uri if only is not None else self._pattern.partition(f"/{ANY_ID}")[0]
+        payload = self._payload
+        if self._lost_some:
+            payload = self._without_lost(uri, only)
+        ids = {name: payload.get(f"{name}_id") for name in ("bucket", "collection", "group")}
+        if self._resource in ids:
+            ids[self._resource] = only
+        root = root_request(self._request)
+        return Event(
+            id=uuid.uuid4().hex,
+            action=self._action,
+            resource_name=self._resource,
+            uri=uri,
+            bucket_id=ids["bucket"],
+            collection_id=ids["collection"],
+            group_id=ids["group"],
+            user_id=payload.get("user_id"),
+            timestamp=int(payload.get("timestamp") or 0),
+            root_url=root.route_url("hello"),
+            request_id=root.bound_data.get(REQUEST_ID),
+            payload=payload,
+            changes=changes,
+        )
+
+    def changes(self) -> Iterable[Change]:
+        """What happened to each object, in Kinto's order, without what was rolled back."""
+        make = {"read": self._read, "create": self._create, "delete": self._delete}
+        return map(make.get(self._action, self._update), self._impacted)
+
+    # --- one object ----------------------------------------------------------------------
+
+    def _read(self, found: dict[str, Any]) -> Change:
+        return self._change(found.get("id"), found, found, ())
+
+    def _create(self, impacted: dict[str, Any]) -> Change:
+        new = impacted["new"]
+        return self._change(new.get("id"), None, new, new)
+
+    def _update(self, impacted: dict[str, Any]) -> Change:
+        new, old = impacted["new"], impacted.get("old")
+        object_id = (old or new).get("id")
+        if old is None:
+            return self._change(object_id, None, new, new)
+        if "id" not in new:
+            new = self._complete(new, old)
+        names = (name for name in old.keys() | new.keys() if name != "last_modified")
+        return self._change(object_id, old, new, filter(_differs(old, new), names))
+
+    def _delete(self, impacted: dict[str, Any]) -> Change:
+        tombstone = impacted.get("new") or {}
+        old = impacted.get("old") or {}
+        object_id = tombstone.get("id", old.get("id"))
+        if old.get("id") != object_id:
+            # Kinto reads and deletes many objects in two statements and pairs the results by
+            # position, so another client's write in between shifts them.
+            old = self._olds.get(object_id, {"id": object_id})
+        return self._change(object_id, old, None, old)
+
+    @cached_property
+    def _olds(self) -> dict[Any, dict[str, Any]]:
+        olds = (impacted.get("old") or {} for impacted in self._impacted)
+        return {old.get("id"): old for old in olds}
+
+    def _change(
+        self,
+        object_id: str | None,
+        old: dict[str, Any] | None,
+        new: dict[str, Any] | None,
+        changed: Iterable[str],
+    ) -> Change:
+        object_id = str(object_id or self._payload.get(f"{self._resource}_id") or "")
+        return Change(
+            uri=self._pattern.replace(ANY_ID, quote(object_id, safe=PATH_SEGMENT_SAFE)),
+            object_id=object_id,
+            old=self._public(old),
+            new=self._public(new),
+            changed=tuple(sorted(changed)),
+        )
+
+    def _public(self, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        secret = SECRET_FIELDS.get(self._resource)
+        if value is None or secret is None:
+            return value
+        return {name: inner for name, inner in value.items() if name not in secret}
+
+    def _complete(self, new: dict[str, Any], old: dict[str, Any]) -> dict[str, Any]:
+        """The new object as it is stored: ``Response-Behavior`` took fields out of Kinto's."""
+        storage = self._request.registry.storage
+        try:
+            stored: dict[str, Any] = storage.get(
+                resource_name=self._resource,
+                parent_id=self._parent_id(old["id"]),
+                object_id=old["id"],
+            )
+        except ObjectNotFoundError:
+            # Deleted later in the same batch.
+            return {**old, **new}
+        return stored
+
+    def _parent_id(self, object_id: str) -> str:
+        if self._resource == "account":
+            return object_id
+        plural = self._pattern.partition(f"/{ANY_ID}")[0]
+        return plural.rpartition("/")[0]
+
+    # --- around the objects --------------------------------------------------------------
+
+    def _uri_pattern(self) -> str:
+        """The uri of this kind of object under this parent, with ``ANY_ID`` for the id.
+
+        Not taken from the payload, whose uri is that of the first object, or the plural one.
+        """
+        parents = {name: value for name, value in self._payload.items() if name.endswith("_id")}
+        try:
+            path = self._request.route_url(
+                f"{self._resource}-object", _app_url="", **{**parents, "id": ANY_ID}
+            )
+        except KeyError:
+            # A plugin's own kind of object, without an address of its own in the API.
+            uri = str(self._payload.get("uri", ""))
+            own_id = self._payload.get(f"{self._resource}_id")
+            return f"{uri.removesuffix(f'/{own_id}')}/{ANY_ID}"
+        return str(strip_uri_prefix(path))
+
+    def _without_lost(self, uri: str, only: str | None) -> dict[str, Any]:
+        """Kinto's payload, saying nothing of a first object that was rolled back."""
+        own_id = f"{self._resource}_id"
+        payload = {name: value for name, value in self._payload.items() if name != own_id}
+        if only is not None:
+            payload[own_id] = only
+        stamps = ((item.get("new") or {}).get("last_modified") for item in self._impacted)
+        written = max((stamp for stamp in stamps if stamp), default=payload["timestamp"])
+        return {**payload, "uri": uri, "timestamp": written}
+
+
+def root_request(request: Any) -> Any:
+    """The request that came in over HTTP, above those of a batch or of the default bucket."""
+    while (parent := getattr(request, "parent", None)) is not None:
+        request = parent
+    return request
+
+
+def _differs(old: dict[str, Any], new: dict[str, Any]) -> Callable[[str], bool]:
+    missing = object()
+
+    def differs(name: str) -> bool:
+        try:
+            return not _same(old.get(name, missing), new.get(name, missing))
+        except RecursionError:
+            return True
+
+    return differs
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two values are the same JSON. Python alone takes ``True`` for ``1``."""
+    if one != other:
+        return False
+    if isinstance(one, dict):
+        return all(_same(one[name], other[name]) for name in one)
+    if isinstance(one, list):
+        return all(map(_same, one, other))
+    return isinstance(one, bool) is isinstance(other, bool)
+
+
+# --- onto the wire -------------------------------------------------------------------------------
+
+
+def _encode(event: Event) -> bytes:
+    """The event on the wire; without what JSON, or the stack, cannot hold."""
+    try:
+        return event.encode()
+    except Exception as error:  # whatever a client can write must not refuse the write
+        reason = f"{type(error).__name__}: {error}"
+    bare = replace(event, payload={}, changes=())
+    changes = tuple(
+        change
+        if _is_encodable(replace(bare, changes=(change,)))
+        else replace(change, old=None, new=None)
+        for change in event.changes
+    )
+    payload = event.payload if _is_encodable(replace(event, changes=())) else {}
+    _log_incomplete(event, changes, reason)
+    return replace(event, payload=payload, changes=changes).encode()
+
+
+def _is_encodable(event: Event) -> bool:
+    try:
+        event.encode()
+    except Exception:  # as in _encode
+        return False
+    return True
+
+
+def _log_incomplete(event: Event, changes: Sequence[Change], reason: str) -> None:
+    pairs = zip(event.changes, changes, strict=True)
+    uris = [after.uri for before, after in pairs if after is not before]
+    logger.error(
+        "Event %s goes on without the contents of %s, which cannot be encoded: %s",
+        event.id,
+        ", ".join(uris) or "its payload",
+        reason,
+        extra={"event_id": event.id},
+    )

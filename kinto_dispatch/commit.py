@@ -1,0 +1,104 @@
+"""What one transaction has collected, and the hooks that act on it before and after its commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import transaction
+
+from kinto_dispatch.capture import Captured, capture, note_request, root_request, void_collected
+
+
+BeforeCommit = Callable[[Any, Sequence[Captured]], None]
+AfterCommit = Callable[[Sequence[Captured]], None]
+
+
+@dataclass
+class Collected:
+    """The events of one transaction. ``request`` is the one that came in over HTTP."""
+
+    request: Any
+    pending: list[Captured] = field(default_factory=list)
+    """Captured, and not yet passed to ``before_commit``."""
+    passed: list[Captured] = field(default_factory=list)
+    """Not refused: for ``after_commit``, if the commit succeeds."""
+    seen: dict[int, Any] = field(default_factory=dict)
+    """Kinto's events by identity, kept alive so that no other gets the same one."""
+
+
+class Commits:
+    """Captures what happens in a transaction and hands it on, once.
+
+    ``before_commit`` gets the request and its events inside the transaction, after all
+    subscribers have run. If it raises, the transaction is rolled back, its connection given back,
+    and the client gets the error. ``after_commit`` gets the events once the commit succeeded,
+    before the response is sent; it must not raise. A transaction that ends otherwise takes its
+    events along.
+
+    ``rolls_back`` says whether Kinto's storage takes part in the transaction: without that, what
+    was written before a rollback has happened all the same, and is announced.
+    """
+
+    def __init__(
+        self, before_commit: BeforeCommit, after_commit: AfterCommit, *, rolls_back: bool
+    ) -> None:
+        self._before_commit = before_commit
+        self._after_commit = after_commit
+        self._rolls_back = rolls_back
+
+    def on_new_request(self, new_request: Any) -> None:
+        """Subscribe to Pyramid's ``NewRequest``, before Kinto does.
+
+        Each sub-request of a batch may begin a new transaction. And what Kinto's own after-commit
+        hook calls may begin one, which forgets the hooks behind it: so ours goes first.
+        """
+        note_request(new_request.request)
+        self._collected(transaction.get(), new_request.request)
+
+    def collect(self, kinto_event: Any) -> None:
+        """Subscribe to ``ResourceChanged`` or ``ResourceRead``, any number of times."""
+        current = transaction.get()
+        collected = self._collected(current, kinto_event.request)
+        if id(kinto_event) in collected.seen:
+            return
+        collected.seen[id(kinto_event)] = kinto_event
+        captured = capture(kinto_event)
+        if captured is None:
+            return
+        if not collected.pending:
+            current.addBeforeCommitHook(self._on_commit, (collected,))
+        collected.pending.append(captured)
+
+    def _collected(self, current: Any, request: Any) -> Collected:
+        """What this transaction has collected; hooks into it when asked for the first time."""
+        try:
+            collected: Collected = current.data(self)
+        except KeyError:
+            collected = Collected(root_request(request))
+            current.set_data(self, collected)
+            current.addAfterCommitHook(self._on_committed, (collected,))
+            if self._rolls_back:
+                current.addBeforeAbortHook(void_collected, (collected.request,))
+        return collected
+
+    def _on_commit(self, collected: Collected) -> None:
+        events, collected.pending = collected.pending, []
+        try:
+            self._before_commit(collected.request, events)
+        except BaseException:
+            # An error from here leaves the transaction open, and its connection with it.
+            transaction.abort()
+            # Rendering the error may read the storage again, in a new transaction.
+            collected.request.add_finished_callback(_abort_what_is_left)
+            raise
+        collected.passed += events
+
+    def _on_committed(self, succeeded: bool, collected: Collected) -> None:
+        if succeeded and collected.passed:
+            self._after_commit(collected.passed)
+
+
+def _abort_what_is_left(request: Any) -> None:
+    transaction.abort()
