@@ -37,6 +37,7 @@ BUSY = "busy"
 POLL_SECONDS = 5.0
 LOG_MAX_BYTES = 1_000_000
 LOG_TAIL_BYTES = 2_000
+LOG_TAIL_LINES = 5
 
 # The socket is relative: the server is started in its directory, so that the length of the path
 # does not matter to it.
@@ -139,7 +140,8 @@ def log_tail(directory: str = ".", since: int = 0) -> str:
         with open(os.path.join(directory, LOG), "rb") as log:
             end = log.seek(0, os.SEEK_END)
             log.seek(max(since, end - LOG_TAIL_BYTES))
-            return log.read().decode(errors="replace").strip()
+            lines = log.read().decode(errors="replace").strip().splitlines()
+            return "\n".join(lines[-LOG_TAIL_LINES:])
     except OSError as error:
         return f"(not readable: {error})"
 
@@ -263,22 +265,30 @@ def become_independent() -> None:
     os.umask(0o077)
 
 
-def end_politely(number: int, frame: FrameType | None) -> None:
-    """On SIGTERM, as a service manager sends it to everybody: the server ends too."""
-    raise SystemExit
-
-
 def guard(connection: Connection, directory: Path, idle_seconds: float) -> None:
-    """``watch``, until SIGTERM."""
+    """``watch`` until it has nothing more to do, also when an operator cuts the connection.
+
+    On SIGTERM, as a service manager sends it to everybody, the server ends too.
+    """
     signal.signal(signal.SIGTERM, end_politely)
     try:
-        watch(connection, directory, idle_seconds)
+        while True:
+            try:
+                return watch(connection, directory, idle_seconds)
+            except OSError:
+                connection.close()
+                connection = attach()
     except OSError:
         reap()
     except SystemExit:
         with suppress(OSError):
-            connection.ask("SHUTDOWN")
+            attach().ask("SHUTDOWN")
         reap()
+
+
+def end_politely(number: int, frame: FrameType | None) -> None:
+    """Leave ``watch`` for the end of ``guard``."""
+    raise SystemExit
 
 
 def reap() -> None:

@@ -117,9 +117,12 @@ def home(tmp_path: Path) -> Iterator[Path]:
     """The directory of a server; after the test none of its processes is left."""
     directory = tmp_path / "queue"
     yield directory
-    stop_server(directory)
-    eventually(lambda: not guardians(directory), "the guardians to be gone")
-    eventually(lambda: not [p for p in servers(directory) if alive(p)], "the servers to be gone")
+    try:
+        stop_server(directory)
+        eventually(lambda: not processes(directory), "its processes to be gone")
+    finally:
+        for pid in processes(directory):
+            os.kill(pid, signal.SIGKILL)
 
 
 def alive(pid: int) -> bool:
@@ -142,6 +145,11 @@ def servers(directory: Path) -> list[int]:
     log = directory / "valkey.log"
     text = log.read_text() if log.exists() else ""
     return [int(pid) for pid in re.findall(r"pid=(\d+), just started", text)]
+
+
+def processes(directory: Path) -> list[int]:
+    """Guardians and servers of this directory that run now."""
+    return guardians(directory) + [pid for pid in servers(directory) if alive(pid)]
 
 
 def connect(url: str) -> redis.Redis:
@@ -257,8 +265,7 @@ def test_an_idle_server_ends_and_comes_back(home: Path) -> None:
     """With no client for ``idle_seconds`` no process remains, and the data waits on disk."""
     with connect(ensure_server(home, idle_seconds=0.4)) as client:
         client.set("kept", "yes")
-    first = servers(home)
-    eventually(lambda: not guardians(home) and not alive(first[0]), "the idle server to end")
+    eventually(lambda: not processes(home), "the idle server and its guardian to end")
     with connect(ensure_server(home, idle_seconds=0.4)) as client:
         assert client.get("kept") == "yes"
 
@@ -292,6 +299,17 @@ def test_a_server_that_lost_its_guardian_gets_another(home: Path) -> None:
     assert second != first
     (server,) = servers(home)
     eventually(lambda: not alive(second) and not alive(server), "both to end when idle")
+
+
+def test_a_guardian_that_is_cut_off_comes_back(home: Path) -> None:
+    """Whoever ends all connections of the server does not leave it unguarded."""
+    ensure_server(home, idle_seconds=0.4)
+    before = guardians(home)
+    with connect(server_url(home)) as client:
+        client.client_kill_filter(_type="normal", skipme=True)
+        eventually(lambda: "guardian" in str(client.client_list()), "the guardian to be back")
+        assert guardians(home) == before
+    eventually(lambda: not processes(home), "both to end when idle")
 
 
 def test_a_running_server_is_asked_and_nothing_else(home: Path, children: list[Child]) -> None:
