@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kinto_dispatch.parsers import Unfit, file_text
+from kinto_dispatch.settings.parsers import Unfit, file_text
 
 
 PREFIX = "kinto."

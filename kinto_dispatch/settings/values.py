@@ -6,16 +6,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import SecretStr
+from pydantic import BeforeValidator, SecretStr
 
-from kinto_dispatch import parsers
-from kinto_dispatch.parsers import Parser
+from kinto_dispatch.settings import parsers
+from kinto_dispatch.settings.parsers import Parser
 
 
 Mode = Literal["async", "sync"]
 Phase = Literal["after_commit", "before_commit"]
+Addresses = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda value: parsers.addresses(value) if isinstance(value, str) else value),
+]
+"""For the ``Settings`` of a plugin: texts with commas or lines between them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

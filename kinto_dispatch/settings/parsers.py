@@ -33,9 +33,9 @@ SOCKET_PATH_BYTES = 107
 
 
 class Unfit(ValueError):
-    """Raised by a parser. ``found`` replaces the text in the report where that may be secret."""
+    """Raised by a parser. ``found`` stands in the report instead of the text if it is given."""
 
-    def __init__(self, expected: str, advice: str = "", found: str | None = None) -> None:
+    def __init__(self, expected: str, advice: str = "", found: str = "") -> None:
         self.expected = expected
         self.advice = advice
         self.found = found

@@ -11,8 +11,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from kinto_dispatch.errors import PluginError, did_you_mean
-from kinto_dispatch.options import options_of
-from kinto_dispatch.settings_values import RESERVED
+from kinto_dispatch.plugins.options import options_of
+from kinto_dispatch.settings.values import RESERVED
 
 
 HOOKS = ("on_event", "on_event_async")

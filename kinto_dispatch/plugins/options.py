@@ -15,19 +15,13 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator, ValidationError
 from pydantic.fields import FieldInfo
 
 from kinto_dispatch.errors import BadSettings, Problem
-from kinto_dispatch.parsers import Unfit
-from kinto_dispatch.redaction import Redactor
-from kinto_dispatch.settings import (
-    LISTENERS,
-    ChannelSettings,
-    bases,
-    channel_base,
-    is_single,
-    shown,
-    unknown,
-)
-from kinto_dispatch.settings_text import SettingsText, Typed
-from kinto_dispatch.settings_values import ALIAS_NAMES, CHANNEL_NAMES
+from kinto_dispatch.plugins.redaction import Redactor
+from kinto_dispatch.settings import ChannelSettings
+from kinto_dispatch.settings.channels import Alias, bases, channel_base, is_single
+from kinto_dispatch.settings.intake import shown, unknown
+from kinto_dispatch.settings.parsers import Unfit
+from kinto_dispatch.settings.text import SettingsText, Typed
+from kinto_dispatch.settings.values import ALIAS_NAMES, CHANNEL_NAMES
 
 
 LISTS = (list, tuple, set, frozenset)
@@ -157,7 +151,7 @@ def check_names(
     typed = [(text.name(base + rest), rest) for rest in text.under(base) if rest not in known]
     for name, rest in (*typed, *text.unknown_variables(base, known, bases(text))):
         if rest in ALIAS_NAMES:
-            advice = f"Write it as {text.style(f'{LISTENERS}.{channel.alias}.{rest}')}."
+            advice = f"Write it as {text.style(Alias(channel.alias).base + rest)}."
             yield Problem(name, "a setting of the listener", "it there", advice)
         else:
             yield unknown(name, rest, own, core)
@@ -188,7 +182,7 @@ def gather(channel: ChannelSettings, text: SettingsText, declared: Sequence[Opti
             given.update(_find(option, base, text))
         except Unfit as unfit:
             name = text.name(base + option.names[0])
-            problems.append(Problem(name, unfit.found or "", unfit.expected, unfit.advice))
+            problems.append(Problem(name, unfit.found, unfit.expected, unfit.advice))
     public = {name for option in declared if not option.is_confidential for name in option.names}
     confidential = [typed.text for option, typed in given.values() if option.is_confidential]
     # What has a name that nobody knows may be a password with a slip of the finger in its name.

@@ -1,0 +1,121 @@
+"""One configured destination: what hooks get as ``channel``, and how the core calls its hooks."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pluggy
+from pydantic import BaseModel
+
+from kinto_dispatch.delivery import Delivery
+from kinto_dispatch.errors import PluginError
+from kinto_dispatch.event import Event
+from kinto_dispatch.plugins.contract import Function
+from kinto_dispatch.plugins.failures import log_failure
+from kinto_dispatch.plugins.redaction import Redactor
+from kinto_dispatch.render import Message, Renderer
+from kinto_dispatch.route import Route
+from kinto_dispatch.settings import ChannelSettings, Mode
+from kinto_dispatch.threads import ThreadPool
+
+
+Status = Literal["loaded", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Implementation:
+    """A plugin that is ready to be called for one channel."""
+
+    plugin: Any = field(repr=False)
+    settings: BaseModel | None
+    hooks: Mapping[str, Function]
+    manager: pluggy.PluginManager = field(repr=False)
+
+
+class Channel:
+    """One configured destination, as hooks get it: ``name``, ``settings`` and ``render``.
+
+    ``settings`` is the instance of the plugin's ``Settings`` (``None`` without one). The rest is
+    for the core. A failed channel has a ``reason`` and no implementation; everything but calling
+    its hooks works, so that its lane can fill.
+    """
+
+    def __init__(
+        self,
+        config: ChannelSettings,
+        mode: Mode,
+        route: Route,
+        renderer: Renderer,
+        implementation: Implementation | None = None,
+        reason: str | None = None,
+        redact: Redactor | None = None,
+    ) -> None:
+        self.config = config
+        self.name = config.name
+        self.mode: Mode = mode
+        self.route = route
+        self.reason = reason
+        self.redact = redact or Redactor(config.options.values())
+        self.settings: Any = implementation.settings if implementation else None
+        self._renderer = renderer
+        self._implementation = implementation
+
+    def __repr__(self) -> str:
+        return f"<Channel {self.name!r} {self.config.plugin} {self.mode} {self.status}>"
+
+    @property
+    def status(self) -> Status:
+        """``failed`` if its plugin could not be loaded; ``reason`` says why."""
+        return "loaded" if self._implementation else "failed"
+
+    @property
+    def hooks(self) -> tuple[str, ...]:
+        """The names of the hooks that its plugin implements."""
+        return tuple(sorted(self._implementation.hooks)) if self._implementation else ()
+
+    @property
+    def is_coroutine(self) -> bool:
+        """Whether ``call_async`` returns a coroutine, rather than blocking for the value."""
+        hooks = self._implementation.hooks if self._implementation else {}
+        return inspect.iscoroutinefunction(hooks.get("on_event_async"))
+
+    def render(self, event: Event) -> Message:
+        """The message for people, from the channel's templates. Raises ``RenderError``."""
+        return self._renderer.render(event)
+
+    def call_sync(self, event: Event) -> Any:
+        """What ``on_event`` returns. Blocks for it, and raises what it raises."""
+        return self._hook.on_event(event=event, channel=self)
+
+    def call_async(self, event: Event, delivery: Delivery) -> Any:
+        """What ``on_event_async`` returns: a coroutine if ``is_coroutine``, else its value, for
+        which it blocks. Raises what it raises."""
+        return self._hook.on_event_async(event=event, channel=self, delivery=delivery)
+
+    @property
+    def _hook(self) -> Any:
+        if self._implementation is None:
+            raise PluginError(self.config.plugin, self.reason or "it is not loaded")
+        return self._implementation.manager.hook
+
+    async def close(self) -> None:
+        """Let the plugin give back what it holds; a plain ``close`` runs in a thread.
+
+        Takes as long as the plugin takes. What it raises is logged.
+        """
+        plugin = self._implementation.plugin if self._implementation else None
+        close = None if inspect.ismodule(plugin) else getattr(plugin, "close", None)
+        if not callable(close):
+            return
+        try:
+            if inspect.iscoroutinefunction(close):
+                await close()
+            else:
+                # Not the loop's own executor: Python would wait for it at its end.
+                await asyncio.wrap_future(ThreadPool(self.name, 1).submit(close))
+        except (Exception, SystemExit) as error:
+            log_failure(f"Channel {self.name!r} could not be closed", error, self.redact)
