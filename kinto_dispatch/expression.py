@@ -6,6 +6,8 @@ times in a row. So the library's own interpreter runs here with a budget.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,8 +18,8 @@ from jmespath.functions import Functions
 from jmespath.lexer import Lexer
 from jmespath.visitor import TreeInterpreter
 
-from kinto_dispatch.budget import Budget
-from kinto_dispatch.errors import OutOfBudget, did_you_mean
+from kinto_dispatch.budget import TEXT_PER_STEP, Budget
+from kinto_dispatch.errors import did_you_mean
 
 
 LONGEST_EXPRESSION = 2_000
@@ -26,7 +28,11 @@ LONGEST_EXPRESSION = 2_000
 DEEPEST_EXPRESSION = 100
 """Levels of nesting: each is three calls deep in the interpreter, of the thousand there are."""
 
+LONGEST_SHOWN = 200
+
 STEPS = 1_000_000
+"""What judging one change may cost: some 300,000 items or 16 million characters to look at."""
+
 VISIT_STEPS = 10
 
 Node = Mapping[str, Any]
@@ -61,19 +67,34 @@ class Expression:
     def holds(self, values: Mapping[str, Any]) -> bool:
         """Whether the result is true as JMESPath has it: false are ``false``, ``null`` and
         empty text, lists and objects; 0 is true. Raises ``EvaluationError``."""
-        interpreter = _BoundedInterpreter(Budget(STEPS))
-        try:
+        with _errors_told():
+            interpreter = _BoundedInterpreter(Budget(STEPS))
             return bool(interpreter._is_true(interpreter.visit(self._root, values)))
-        except JMESPathTypeError as error:
-            raise EvaluationError(_describe_type_error(error)) from error
-        except OutOfBudget as error:
-            raise EvaluationError(str(error)) from error
-        except RecursionError as error:
-            raise EvaluationError("the data is nested too deeply") from error
-        except Exception as error:
-            # Comparing text with a number is a TypeError, averaging huge numbers an
-            # OverflowError: the library checks none of that.
-            raise EvaluationError(str(error)[:200] or type(error).__name__) from error
+
+    def show(self, values: Mapping[str, Any]) -> str:
+        """The result as JSON on one line, cut to 200 characters. Raises ``EvaluationError``."""
+        with _errors_told():
+            budget = Budget(STEPS)
+            result = _BoundedInterpreter(budget).visit(self._root, values)
+            budget.weigh(result)
+            shown = json.dumps(result, default=str)
+        return shown if len(shown) <= LONGEST_SHOWN else shown[: LONGEST_SHOWN - 1] + "…"
+
+
+@contextlib.contextmanager
+def _errors_told() -> Iterator[None]:
+    """Whatever goes wrong inside is an ``EvaluationError`` that quotes no more than 200
+    characters of the data."""
+    try:
+        yield
+    except JMESPathTypeError as error:
+        raise EvaluationError(_describe_type_error(error)) from error
+    except RecursionError as error:
+        raise EvaluationError("the data is nested too deeply") from error
+    except Exception as error:
+        # Comparing text with a number is a TypeError, averaging huge numbers an OverflowError:
+        # the library checks none of that.
+        raise EvaluationError(str(error)[:LONGEST_SHOWN] or type(error).__name__) from error
 
 
 class _BoundedInterpreter(TreeInterpreter):  # type: ignore[misc]
@@ -107,9 +128,16 @@ class _BoundedInterpreter(TreeInterpreter):  # type: ignore[misc]
     def visit_function_expression(self, node: Node, value: Any) -> Any:
         arguments = [self.visit(child, value) for child in node["children"]]
         self._budget.weigh(*arguments)
+        if node["value"] == "join" and isinstance(arguments[0], str):
+            # Alone among the functions it can make much more than it is given.
+            self._budget.spend(len(arguments[0]) * _length(arguments[1]) // TEXT_PER_STEP)
         result = self._functions.call_function(node["value"], arguments)
         self._budget.weigh(result)
         return result
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, list) else 0
 
 
 def _as_literal(value: Any) -> Node:

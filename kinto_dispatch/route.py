@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from kinto_dispatch.errors import BadRoute, Problem, RouteError, did_you_mean
 from kinto_dispatch.event import Change, Event
@@ -38,6 +39,7 @@ NAMES = (
 class ClauseResult:
     """What one setting of a route says to a change (or, where ``change`` is None, to the event).
 
+    ``found`` is what the clause looked at; for ``when`` what came of the expression, as JSON.
     ``error`` is the reason why it could not be judged; then ``matched`` is false.
     """
 
@@ -68,7 +70,7 @@ class Route:
         if problems:
             raise BadRoute(problems)
         self._of_event = tuple(one for one in clauses if isinstance(one, _EventClause))
-        self._of_change = tuple(one for one in clauses if isinstance(one, _ChangeClause))
+        self._of_change = tuple(one for one in clauses if not isinstance(one, _EventClause))
 
     def select(self, event: Event) -> tuple[Change, ...]:
         """The wanted changes in the event's order; ``event.changes`` itself if that is all.
@@ -88,7 +90,7 @@ class Route:
         raises; a change is wanted if all clauses of the event and all of the change matched."""
         results = [clause.explain(event) for clause in self._of_event]
         for change in event.changes:
-            results += [clause.explain(event, change) for clause in self._of_change]
+            results += [_explain(clause, event, change) for clause in self._of_change]
         return results
 
     def _wants(self, event: Event, change: Change) -> bool:
@@ -111,25 +113,52 @@ class _EventClause:
         return ClauseResult(self.name, " ".join(self.expected), shown, self.test(found))
 
 
-class _Judge(Protocol):
-    def __call__(self, event: Event, change: Change) -> bool: ...
+@dataclass(frozen=True, slots=True)
+class _UriClause:
+    name: ClassVar = "uris"
+    expected: str
+    globs: Sequence[Sequence[Segment]]
+
+    def holds(self, event: Event, change: Change) -> bool:
+        segments = change.uri.split("/")
+        return any(matches_segments(glob, segments) for glob in self.globs)
+
+    def found(self, event: Event, change: Change) -> str:
+        return change.uri
 
 
 @dataclass(frozen=True, slots=True)
-class _ChangeClause:
-    name: str
+class _WhenClause:
+    name: ClassVar = "when"
     expected: str
-    judge: _Judge
+    expression: Expression
 
     def holds(self, event: Event, change: Change) -> bool:
-        return self.judge(event, change)
+        with self._named(change):
+            return self.expression.holds(_values(event, change))
 
-    def explain(self, event: Event, change: Change) -> ClauseResult:
+    def found(self, event: Event, change: Change) -> str:
+        with self._named(change):
+            return self.expression.show(_values(event, change))
+
+    @contextlib.contextmanager
+    def _named(self, change: Change) -> Iterator[None]:
         try:
-            matched, error = self.holds(event, change), None
-        except RouteError as raised:
-            matched, error = False, raised.reason
-        return ClauseResult(self.name, self.expected, change.uri, matched, change, error)
+            yield
+        except EvaluationError as error:
+            expression = self.expected if len(self.expected) <= 200 else self.expected[:199] + "…"
+            raise RouteError(expression, str(error), change.uri) from error
+
+
+_ChangeClause = _UriClause | _WhenClause
+
+
+def _explain(clause: _ChangeClause, event: Event, change: Change) -> ClauseResult:
+    try:
+        matched, found = clause.holds(event, change), clause.found(event, change)
+    except RouteError as error:
+        return ClauseResult(clause.name, clause.expected, "", False, change, error.reason)
+    return ClauseResult(clause.name, clause.expected, found, matched, change)
 
 
 def _compile_names(settings: RouteSettings) -> Iterator[_EventClause]:
@@ -182,18 +211,13 @@ def _matches_any(patterns: Sequence[Sequence[str]], user_id: str | None) -> bool
     return user_id is not None and any(matches_text(one, user_id) for one in patterns)
 
 
-def _compile_uris(settings: RouteSettings) -> Iterator[_ChangeClause]:
+def _compile_uris(settings: RouteSettings) -> Iterator[_UriClause]:
     problems = [problem for uri in settings.uris if (problem := _check_uri(uri))]
     if problems:
         raise BadRoute(problems)
     if settings.uris:
         globs = [_compile_glob(uri) for uri in settings.uris]
-        yield _ChangeClause("uris", " ".join(settings.uris), partial(_judge_uri, globs))
-
-
-def _judge_uri(globs: Sequence[Sequence[Segment]], event: Event, change: Change) -> bool:
-    segments = change.uri.split("/")
-    return any(matches_segments(glob, segments) for glob in globs)
+        yield _UriClause(" ".join(settings.uris), globs)
 
 
 _UNKNOWN_WILDCARDS = "?[]{}"
@@ -274,23 +298,17 @@ def matches_text(pieces: Sequence[str], text: str) -> bool:
     return at <= end
 
 
-def _compile_when(settings: RouteSettings) -> Iterator[_ChangeClause]:
+def _compile_when(settings: RouteSettings) -> Iterator[_WhenClause]:
     if settings.when is None:
         return
     try:
         expression = Expression(settings.when, NAMES)
     except BadExpression as error:
-        found = f"{error.reason}\n{pointer(settings.when, error.position)}\n "
-        expected = "a JMESPath expression"
-        raise BadRoute([Problem("when", found, expected, error.advice)]) from error
-    yield _ChangeClause("when", settings.when, partial(_judge_when, expression))
-
-
-def _judge_when(expression: Expression, event: Event, change: Change) -> bool:
-    try:
-        return expression.holds(_values(event, change))
-    except EvaluationError as error:
-        raise RouteError(expression.text, str(error), change.uri) from error
+        found = f"{error.reason} at character {error.position + 1}"
+        advice = f"{error.advice or 'It is here:'}\n{pointer(settings.when, error.position)}"
+        problem = Problem("when", found, "a JMESPath expression", advice)
+        raise BadRoute([problem]) from error
+    yield _WhenClause(settings.when, expression)
 
 
 def _values(event: Event, change: Change) -> dict[str, Any]:
@@ -310,6 +328,9 @@ def _values(event: Event, change: Change) -> dict[str, Any]:
     }
 
 
-_COMPILERS: Sequence[
-    Callable[[RouteSettings], Iterable[_EventClause] | Iterable[_ChangeClause]]
-] = (_compile_names, _compile_users, _compile_uris, _compile_when)
+_COMPILERS: Sequence[Callable[[RouteSettings], Iterable[_EventClause | _ChangeClause]]] = (
+    _compile_names,
+    _compile_users,
+    _compile_uris,
+    _compile_when,
+)
