@@ -90,11 +90,12 @@ class Relay:
         patience = Patience(stopping)
         try:
             while not stopping.is_set():
+                started = self._clock()
                 relayed = await patience.attempt(self._step, "the relay")
                 if relayed is None:
                     self._check_due = self._clock()
                 elif relayed == 0:
-                    await patience.pause(HOT_SECONDS if self._leads else COLD_SECONDS)
+                    await patience.pause(self._pause_seconds(self._clock() - started))
         finally:
             self.close()
 
@@ -131,6 +132,12 @@ class Relay:
             if not relayed:
                 self._leads = await self._call(self._reader.lead)
             return relayed
+
+    def _pause_seconds(self, took_seconds: float) -> float:
+        """At most a fifth of the time goes into polling: as long as an old snapshot (a pg_dump)
+        is open, PostgreSQL passes all rows relayed since on its way to the waiting ones."""
+        wanted = HOT_SECONDS if self._leads else COLD_SECONDS
+        return max(wanted, min(COLD_SECONDS, 4 * took_seconds))
 
     async def _relay_batch(self) -> int:
         batch = await self._call(self._reader.take, BATCH_EVENTS)
