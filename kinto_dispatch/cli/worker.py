@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 
 @click.command()
 @ini_option
-@click.option("--processes", type=click.IntRange(1, 256), default=1, show_default=True)
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    help="How many; one that dies is started again.",
+)
 @click.option(
     "--concurrency",
     type=click.IntRange(1, 10_000),
