@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kinto_dispatch.errors import BadRoute, BadSettings, PluginError, Problem, RenderError
@@ -27,6 +27,8 @@ class Configuration:
 
     settings: DispatchSettings
     channels: tuple[Channel, ...]
+    source: Mapping[str, Any] = field(repr=False)
+    """What it was made from: whoever calls ``configure`` with it gets the same again."""
 
     @property
     def sync_channels(self) -> tuple[Channel, ...]:
@@ -59,7 +61,7 @@ def configure(
             problems += error.problems
     if problems:
         raise BadSettings(problems)
-    return Configuration(found, tuple(channels))
+    return Configuration(found, tuple(channels), settings)
 
 
 def load_channel(config: ChannelSettings, text: SettingsText) -> Channel:

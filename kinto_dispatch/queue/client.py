@@ -18,7 +18,10 @@ from redis.retry import Retry
 from kinto_dispatch.errors import QueueUnavailable
 
 
-OPTIONS: dict[str, Any] = {"socket_keepalive": True, "health_check_interval": 0}
+def _tcp_options(url: str) -> dict[str, Any]:
+    """A blocking read on a connection that died silently must end: the kernel finds out."""
+    return {} if url.startswith("unix:") else {"socket_keepalive": True}
+
 
 ADVICE = (
     ("NOAUTH", "it wants a password", "Put user and password into queue_url."),
@@ -44,7 +47,7 @@ def sync_client(url: str, timeout_seconds: float, **options: Any) -> redis.Redis
         socket_timeout=timeout_seconds,
         socket_connect_timeout=timeout_seconds,
         retry=Retry(NoBackoff(), 0),
-        **OPTIONS,
+        **_tcp_options(url),
         **options,
     )
 
@@ -56,7 +59,7 @@ def async_client(url: str, timeout_seconds: float | None, **options: Any) -> red
         socket_timeout=timeout_seconds,
         socket_connect_timeout=timeout_seconds or 5.0,
         retry=AsyncRetry(NoBackoff(), 0),
-        **OPTIONS,
+        **_tcp_options(url),
         **options,
     )
 
