@@ -32,7 +32,9 @@ def url_of(socket: Path) -> str:
 def unavailable(directory: Path, reason: str) -> QueueUnavailable:
     """The error that says why the directory's server cannot be used."""
     log = directory / LOG
-    advice = f"Its log is {log}. Put right what it says, or set queue_dir to another directory."
+    advice = "Put that right, or set queue_dir to another directory."
+    if os.path.exists(log):
+        advice = f"Its log is {log}. {advice}"
     url = url_of(directory / SOCKET)
     return QueueUnavailable(url, f"embedded server: {reason}", f"{advice} {OTHER_WAYS}")
 

