@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         make_event,
     )
     from kinto_dispatch.testing.contract import ChannelContract, Destination
+    from kinto_dispatch.testing.destinations import DeadServer, SilentServer
     from kinto_dispatch.testing.http import LocalHttp, ReceivedRequest
     from kinto_dispatch.testing.postgresql import LocalPostgresql
     from kinto_dispatch.testing.smtp import LocalSmtp, ReceivedMail
@@ -40,6 +41,8 @@ __all__ = [  # noqa: RUF022 - grouped as a table of contents
     "ReceivedMail",
     "LocalValkey",
     "LocalPostgresql",
+    "DeadServer",
+    "SilentServer",
     # Waiting
     "eventually",
     "eventually_async",
@@ -47,6 +50,7 @@ __all__ = [  # noqa: RUF022 - grouped as a table of contents
 
 _HOME = {
     "ChannelContract": "contract",
+    "DeadServer": "destinations",
     "Destination": "contract",
     "LocalHttp": "http",
     "LocalPostgresql": "postgresql",
@@ -54,6 +58,7 @@ _HOME = {
     "LocalValkey": "valkey",
     "ReceivedMail": "smtp",
     "ReceivedRequest": "http",
+    "SilentServer": "destinations",
     "eventually": "waiting",
     "eventually_async": "waiting",
     "make_change": "builders",
