@@ -38,20 +38,22 @@ def ensure_server(
 
     The server answers when this returns, and all that it ever acknowledged is there again. While
     it runs, a call costs one connection and two questions, so it may be repeated whenever a
-    connection fails. Blocks at most ``timeout_seconds`` (plus a second); a start that takes
-    longer goes on without the caller. ``idle_seconds`` counts only for the caller that starts.
-    May be called from any thread and after a fork. Raises ``QueueUnavailable``, and nothing else.
+    connection fails. Blocks for ``timeout_seconds``, and where a server must be started, for the
+    tenths of a second that it takes to run a Python; a start that takes longer goes on without
+    the caller. ``idle_seconds`` counts only for the caller that starts. May be called from any
+    thread and after a fork. Raises ``QueueUnavailable``, and nothing else.
     """
+    deadline = time.monotonic() + timeout_seconds
     directory = prepared(directory)
     socket = socket_path(directory)
     try:
-        guarded = _is_guarded(socket)
-    except OSError:
-        guarded = _start(directory, socket, idle_seconds, timeout_seconds)
+        guarded = _is_guarded(socket, timeout_seconds)
+    except OSError as error:
+        guarded = _start(directory, socket, idle_seconds, deadline, error)
     if not guarded:
         # It serves all the same, so what comes of this does not matter to the caller.
         with suppress(QueueUnavailable):
-            _launch(directory, idle_seconds, timeout_seconds)
+            _launch(directory, idle_seconds, deadline)
     return url_of(socket)
 
 
@@ -108,22 +110,23 @@ def server_binary() -> Path:
 # --- asking the server ---------------------------------------------------------------------------
 
 
-def _is_guarded(socket: Path) -> bool:
+def _is_guarded(socket: Path, timeout_seconds: float) -> bool:
     """Whether a guardian is connected; raises ``OSError`` if no server is ready to answer."""
-    with closing(guardian.Connection(str(socket), ANSWER_SECONDS)) as connection:
+    patience = min(max(timeout_seconds, ASK_AGAIN_SECONDS), ANSWER_SECONDS)
+    with closing(guardian.Connection(str(socket), patience)) as connection:
         connection.ask("PING")
         ids, _ = guardian.guardians(connection)
         return bool(ids)
 
 
-def _wait(socket: Path, seconds: float) -> bool:
-    """As ``_is_guarded``, but it only raises after ``seconds`` of asking again."""
-    deadline = time.monotonic() + seconds
+def _wait(socket: Path, deadline: float) -> bool:
+    """As ``_is_guarded``, but it only raises when it still does at the deadline."""
     while True:
+        left = deadline - time.monotonic()
         try:
-            return _is_guarded(socket)
+            return _is_guarded(socket, left)
         except OSError:
-            if time.monotonic() >= deadline:
+            if left <= 0:
                 raise
         time.sleep(ASK_AGAIN_SECONDS)
 
@@ -145,27 +148,30 @@ def _is_locked(directory: Path) -> bool:
 # --- starting a guardian -------------------------------------------------------------------------
 
 
-def _start(directory: Path, socket: Path, idle_seconds: float, timeout_seconds: float) -> bool:
+def _start(
+    directory: Path, socket: Path, idle_seconds: float, deadline: float, reason: OSError
+) -> bool:
     """Send guardians until a server answers; whether one of them is with it by then.
 
     One is not always enough: it goes away when it finds the lock held, be it by a server that is
-    just ending.
+    just ending. And none is of use while a server is there but too slow to answer. ``reason`` is
+    why no server answered before.
     """
-    deadline = time.monotonic() + timeout_seconds
     while True:
-        if failure := _launch(directory, idle_seconds, deadline - time.monotonic()):
+        hangs = isinstance(reason, TimeoutError)
+        if not hangs and (failure := _launch(directory, idle_seconds, deadline)):
             raise unavailable(directory, failure)
         try:
-            return _wait(socket, min(RELAUNCH_SECONDS, deadline - time.monotonic()))
+            return _wait(socket, min(time.monotonic() + RELAUNCH_SECONDS, deadline))
         except OSError as error:
-            if time.monotonic() >= deadline:
-                reason = f"no answer after {timeout_seconds:g} s ({error})"
-                log = guardian.log_tail(str(directory))
-                raise unavailable(directory, f"{reason}; its log ends with: {log}") from error
+            reason = error
+        if time.monotonic() >= deadline:
+            log = guardian.log_tail(str(directory))
+            raise unavailable(directory, f"no answer in time ({reason}); its log ends with: {log}")
 
 
-def _launch(directory: Path, idle_seconds: float, timeout_seconds: float) -> str:
-    """Send a guardian and wait for its word, at most that long. Returns why it failed, if so."""
+def _launch(directory: Path, idle_seconds: float, deadline: float) -> str:
+    """Send a guardian and wait for its word until the deadline. Returns why it failed, if so."""
     script = [_interpreter(directory), "-I", "-S", guardian.__file__]
     command = [*script, str(directory), str(server_binary()), str(idle_seconds)]
     try:
@@ -181,16 +187,16 @@ def _launch(directory: Path, idle_seconds: float, timeout_seconds: float) -> str
         return f"its guardian cannot be started: {error}"
     # Leaving the block waits for the launcher, which only forks; the guardian is not our child.
     with launcher:
-        said = _read(launcher, timeout_seconds)
+        said = _read(launcher, deadline)
     return "" if said in ("", guardian.READY, guardian.BUSY) else said
 
 
-def _read(launcher: subprocess.Popen[bytes], timeout_seconds: float) -> str:
+def _read(launcher: subprocess.Popen[bytes], deadline: float) -> str:
     """What the guardian says in its only line, or nothing if that takes too long."""
     assert launcher.stdout is not None
     with selectors.DefaultSelector() as selector:
         selector.register(launcher.stdout, selectors.EVENT_READ)
-        if not selector.select(max(timeout_seconds, 0.0)):
+        if not selector.select(max(deadline - time.monotonic(), 0.0)):
             return ""
     return launcher.stdout.read().decode(errors="replace").strip()
 
