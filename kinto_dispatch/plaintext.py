@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 _UNSEEN = frozenset({"head", "script", "style", "template"})
 _BLOCKS = re.compile(
-    r"address|article|blockquote|body|dd|div|dl|dt|footer|form|h[1-6]|header|hr|li|main|ol|p|pre"
+    r"address|article|blockquote|dd|div|dl|dt|footer|form|h[1-6]|header|hr|li|main|ol|p|pre"
     r"|section|table|tr|ul"
 )
 
@@ -30,7 +30,9 @@ class _Reader(HTMLParser):
         self._links: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in _UNSEEN:
+        if tag == "body":
+            self._unseen = 0  # </head> may be left out
+        elif tag in _UNSEEN:
             self._unseen += 1
         elif tag == "a":
             self._links.append(dict(attrs).get("href") or "")

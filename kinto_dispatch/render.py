@@ -94,9 +94,9 @@ class Renderer:
         values = _values(event)
         subject = _run("subject", self._subject, values, lenient)
         body = _run("template", self._body, values, lenient)
-        subject = _BREAKING.sub(" ", subject).strip()[:LONGEST_SUBJECT]
+        subject = _BREAKING.sub(" ", subject).strip()[:LONGEST_SUBJECT].rstrip()
         if self._body.html:
-            return Message(subject, plain_text(body), body)
+            return Message(subject, _plain(body), body)
         return Message(subject, body)
 
 
@@ -112,6 +112,14 @@ def _run(name: str, template: Template, values: Mapping[str, Any], lenient: bool
         return _UNSENDABLE.sub("\ufffd", template.render(values, lenient=lenient))
     except Fault as fault:
         raise RenderError(name, str(fault)) from fault
+
+
+def _plain(html: str) -> str:
+    try:
+        return plain_text(html)
+    except Exception as error:
+        reason = f"its HTML cannot be read: {error}"
+        raise RenderError("template", reason) from error
 
 
 def _values(event: Event) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kinto_dispatch import globs
 from kinto_dispatch.errors import BadRoute, Problem, RouteError, did_you_mean
 from kinto_dispatch.event import Change, Event
 from kinto_dispatch.expression import BadExpression, EvaluationError, Expression, pointer
@@ -117,11 +118,11 @@ class _EventClause:
 class _UriClause:
     name: ClassVar = "uris"
     expected: str
-    globs: Sequence[Sequence[Segment]]
+    globs: Sequence[Sequence[globs.Segment]]
 
     def holds(self, event: Event, change: Change) -> bool:
         segments = change.uri.split("/")
-        return any(matches_segments(glob, segments) for glob in self.globs)
+        return any(globs.matches_segments(glob, segments) for glob in self.globs)
 
     def found(self, event: Event, change: Change) -> str:
         return change.uri
@@ -208,94 +209,16 @@ def _check_user(user: str) -> Problem | None:
 
 
 def _matches_any(patterns: Sequence[Sequence[str]], user_id: str | None) -> bool:
-    return user_id is not None and any(matches_text(one, user_id) for one in patterns)
+    return user_id is not None and any(globs.matches_text(one, user_id) for one in patterns)
 
 
 def _compile_uris(settings: RouteSettings) -> Iterator[_UriClause]:
-    problems = [problem for uri in settings.uris if (problem := _check_uri(uri))]
+    problems = [problem for uri in settings.uris if (problem := globs.problem_with(uri))]
     if problems:
         raise BadRoute(problems)
     if settings.uris:
-        globs = [_compile_glob(uri) for uri in settings.uris]
-        yield _UriClause(" ".join(settings.uris), globs)
-
-
-_UNKNOWN_WILDCARDS = "?[]{}"
-
-
-def _check_uri(uri: str) -> Problem | None:
-    """What would never match, and what to write instead."""
-    found, segments = f"found {uri}", uri.split("/")
-    expected = "globs on object uris, like /buckets/*/collections/news/**"
-    if not uri.startswith("/"):
-        return Problem("uris", found, expected, f"Write /{uri}.")
-    if segments[1] in ("v0", "v1"):
-        advice = f"Leave out /{segments[1]}: uris in events have no version."
-        return Problem("uris", found, expected, advice)
-    if "" in segments[1:]:
-        return Problem("uris", found, expected, "Leave out the empty segment (// or a last /).")
-    if segments[1:3] == ["buckets", "default"]:
-        advice = (
-            "/buckets/default stands for another bucket for each user, and events carry its real "
-            "id: write /buckets/*, or add users = to single out a user."
-        )
-        return Problem("uris", found, expected, advice)
-    if any("**" in segment and segment != "**" for segment in segments):
-        advice = "** stands between slashes; within a segment write *."
-        return Problem("uris", found, expected, advice)
-    if any(character in uri for character in _UNKNOWN_WILDCARDS):
-        return Problem("uris", found, expected, "Only * and ** stand for something else.")
-    return None
-
-
-Segment = list[str] | None
-"""A segment split at its asterisks; ``None`` for ``**``."""
-
-
-def _compile_glob(uri: str) -> list[Segment]:
-    return [None if segment == "**" else segment.split("*") for segment in uri.split("/")]
-
-
-def matches_segments(glob: Sequence[Segment], segments: Sequence[str]) -> bool:
-    """Whether all segments match; ``**`` takes any number of them, none included.
-
-    Only the last ``**`` ever takes one more, so the cost is at most the product of the lengths.
-    """
-    at, taken = 0, 0
-    star, resume = -1, 0
-    while taken < len(segments):
-        if at < len(glob) and (pattern := glob[at]) is not None:
-            if matches_text(pattern, segments[taken]):
-                at, taken = at + 1, taken + 1
-                continue
-        elif at < len(glob):
-            star, resume = at, taken
-            at += 1
-            continue
-        if star < 0:
-            return False
-        resume += 1
-        at, taken = star + 1, resume
-    return all(segment is None for segment in glob[at:])
-
-
-def matches_text(pieces: Sequence[str], text: str) -> bool:
-    """Whether ``text`` is made of ``pieces`` in order, with anything in between.
-
-    Taking each piece at its first place is enough, so nothing is ever tried twice.
-    """
-    if len(pieces) == 1:
-        return text == pieces[0]
-    first, *middle, last = pieces
-    if not text.startswith(first) or not text.endswith(last):
-        return False
-    at, end = len(first), len(text) - len(last)
-    for piece in middle:
-        found = text.find(piece, at, max(at, end))
-        if found < 0:
-            return False
-        at = found + len(piece)
-    return at <= end
+        compiled = [globs.compile_glob(uri) for uri in settings.uris]
+        yield _UriClause(" ".join(settings.uris), compiled)
 
 
 def _compile_when(settings: RouteSettings) -> Iterator[_WhenClause]:

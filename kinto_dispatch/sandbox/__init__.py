@@ -8,6 +8,7 @@ text, numbers, lists and mappings, a dot looks up an item and never an attribute
 no methods to call. What is left of Jinja are expressions, filters, tests, ``if``, ``for`` and
 ``set``.
 
-``values`` is what a template handles, ``operators``, ``filters`` and ``predicates`` what it does
-with it, ``evaluation`` walks through it, ``language`` reads and checks it at start.
+``values`` is what a template handles; ``operators``, ``filters``, ``own_filters`` and
+``predicates`` what it does with that; ``evaluation`` walks through it with a ``scope``;
+``language`` reads and checks it at start.
 """

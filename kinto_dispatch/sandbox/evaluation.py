@@ -13,10 +13,10 @@ from kinto_dispatch.errors import OutOfBudget, did_you_mean
 from kinto_dispatch.sandbox.filters import FILTERS
 from kinto_dispatch.sandbox.operators import calculate, compare, negate
 from kinto_dispatch.sandbox.predicates import PREDICATES
+from kinto_dispatch.sandbox.scope import Scope, bind, loop_fields
 from kinto_dispatch.sandbox.values import (
     LONGEST_TEXT,
     Fault,
-    Fields,
     Missing,
     MissingField,
     describe,
@@ -33,24 +33,6 @@ VISIT_STEPS = 10
 LOOP_STEPS = 30
 
 LONGEST_RANGE = 10_000
-
-
-class Scope:
-    """Names and what they stand for. A loop opens one; ``if`` does not, as in Jinja."""
-
-    __slots__ = ("names", "outer")
-
-    def __init__(self, names: dict[str, Any], outer: Scope | None = None) -> None:
-        self.names = names
-        self.outer = outer
-
-    def look_up(self, name: str) -> Any:
-        scope: Scope | None = self
-        while scope is not None:
-            if name in scope.names:
-                return scope.names[name]
-            scope = scope.outer
-        return Missing(name)
 
 
 class Evaluation:
@@ -153,8 +135,8 @@ class Evaluation:
             return self._execute_all(node.else_, scope)
         for index, item in enumerate(items):
             self.budget.spend(LOOP_STEPS)
-            inner = Scope({"loop": _loop(items, index)}, scope)
-            _bind(node.target, item, inner)
+            inner = Scope({"loop": loop_fields(items, index)}, scope)
+            bind(node.target, item, inner)
             self._execute_all(node.body, inner)
         return None
 
@@ -170,11 +152,11 @@ class Evaluation:
 
     def _wanted(self, node: nodes.For, item: Any, scope: Scope) -> bool:
         inner = Scope({}, scope)
-        _bind(node.target, item, inner)
+        bind(node.target, item, inner)
         return bool(self._evaluate(node.test, inner))  # type: ignore[arg-type]
 
     def _assign(self, node: nodes.Assign, scope: Scope) -> None:
-        _bind(node.target, self._evaluate(node.node, scope), scope)
+        bind(node.target, self._evaluate(node.node, scope), scope)
 
     def _assign_block(self, node: nodes.AssignBlock, scope: Scope) -> None:
         outer, self._parts = self._parts, []
@@ -183,7 +165,7 @@ class Evaluation:
             text = "".join(self._parts)
         finally:
             self._parts = outer
-        _bind(node.target, Markup(text) if self._html else text, scope)
+        bind(node.target, Markup(text) if self._html else text, scope)
 
     # Expressions
 
@@ -320,37 +302,6 @@ def _known(table: Mapping[str, Callable[..., Any]], what: str, name: str) -> Cal
         return table[name]
     hint = did_you_mean(str(name), table) or f"Known: {', '.join(sorted(table))}."
     raise Fault(f"unknown {what} {name!r}. {hint}")
-
-
-def _bind(target: nodes.Node, value: Any, scope: Scope) -> None:
-    """Give ``value`` the name, or its items the names."""
-    if isinstance(target, nodes.Name):
-        scope.names[target.name] = value
-        return
-    assert isinstance(target, nodes.Tuple)
-    if not isinstance(used(value), list | tuple) or len(value) != len(target.items):
-        raise Fault(f"expected {len(target.items)} values, found {kind(value)}", target.lineno)
-    for name, item in zip(target.items, value, strict=True):
-        _bind(name, item, scope)
-
-
-def _loop(items: Sequence[Any], index: int) -> Fields:
-    length = len(items)
-    last = index == length - 1
-    return Fields(
-        "loop",
-        {
-            "index": index + 1,
-            "index0": index,
-            "revindex": length - index,
-            "revindex0": length - index - 1,
-            "first": index == 0,
-            "last": last,
-            "length": length,
-            "previtem": items[index - 1] if index else Missing("loop.previtem"),
-            "nextitem": Missing("loop.nextitem") if last else items[index + 1],
-        },
-    )
 
 
 _STATEMENTS: Mapping[type, Callable[..., None]] = {

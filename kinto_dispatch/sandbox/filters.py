@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC
-from datetime import datetime as DateTime
 from typing import Any
 from urllib.parse import quote
 
 from jinja2.filters import do_capitalize, do_float, do_int, do_title
 from markupsafe import Markup, escape
 
+from kinto_dispatch.sandbox.own_filters import date_and_time, diff, link, past
 from kinto_dispatch.sandbox.values import (
     LONGEST_TEXT,
     Missing,
     Run,
     kind,
     look_along,
+    number,
     used,
 )
 
@@ -110,18 +109,18 @@ def floating(run: Run, value: Any, default: float = 0.0) -> float:
 
 
 def absolute(run: Run, value: Any) -> int | float:
-    return abs(_number(value))
+    return abs(number(value))
 
 
 def round_number(run: Run, value: Any, precision: int = 0, method: str = "common") -> float:
     if not -15 <= _whole(precision) <= 15:
         raise ValueError("precision is -15 to 15")
     if method == "common":
-        return round(float(_number(value)), precision)
+        return round(float(number(value)), precision)
     if method not in ("ceil", "floor"):
         raise ValueError("method is common, ceil or floor")
     shift = 10.0**precision
-    rounded: float = getattr(math, method)(_number(value) * shift) / shift
+    rounded: float = getattr(math, method)(number(value) * shift) / shift
     return rounded
 
 
@@ -222,7 +221,7 @@ def greatest(
 
 
 def total(run: Run, value: Any, attribute: str | None = None, start: int = 0) -> int | float:
-    return sum((_number(item) for item in _attributes(run, value, attribute)), _number(start))
+    return sum((number(item) for item in _attributes(run, value, attribute)), number(start))
 
 
 def map_items(
@@ -253,71 +252,6 @@ def select_by(run: Run, value: Any, attribute: str, name: str | None = None, *ar
 def reject_by(run: Run, value: Any, attribute: str, name: str | None = None, *args: Any) -> Any:
     items = _items(run, value)
     return [one for one in items if not _passes(run, look_along(one, attribute), name, args)]
-
-
-# Ours
-
-UNINTERESTING = frozenset({"id", "last_modified", "deleted"})
-LONGEST_DIFF_LINES = 50
-LONGEST_DIFF_VALUE = 100
-
-
-def diff(run: Run, value: Any) -> str:
-    """A line for each changed field of a change: ``+`` added, ``-`` removed, ``~`` changed.
-
-    Without ``id``, ``last_modified`` and ``deleted``, which change by themselves. At most 50
-    lines, and 100 characters of each value.
-    """
-    if not isinstance(value, Mapping) or not {"old", "new", "changed"} <= value.keys():
-        raise TypeError(f"takes a change, found {kind(value)}")
-    names = [name for name in value["changed"] if name not in UNINTERESTING]
-    old, new = value["old"] or {}, value["new"] or {}
-    lines = [_diff_line(run, name, old, new) for name in names[:LONGEST_DIFF_LINES]]
-    if len(names) > LONGEST_DIFF_LINES:
-        lines.append(f"... and {len(names) - LONGEST_DIFF_LINES} more fields")
-    return "\n".join(lines)
-
-
-def _diff_line(run: Run, name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    before, after = (
-        _clip(to_json(run, side[name])) if name in side else None for side in (old, new)
-    )
-    shown = _clip(name if name.isprintable() else json.dumps(name))
-    if before is None or after is None:
-        return f"- {shown}: {before}" if after is None else f"+ {shown}: {after}"
-    return f"~ {shown}: {before} → {after}"
-
-
-def _clip(text: str) -> str:
-    return text if len(text) <= LONGEST_DIFF_VALUE else text[: LONGEST_DIFF_VALUE - 1] + "…"
-
-
-def link(run: Run, value: Any) -> str:
-    """The full URL of a change, or of a uri."""
-    uri = value.get("uri") if isinstance(value, Mapping) else value
-    if not isinstance(uri, str) or not uri.startswith("/"):
-        raise TypeError(f"takes a change or a uri, found {kind(value)}")
-    return run.root_url.rstrip("/") + quote(uri, safe="/:@!$&'()*+,;=~%", errors="replace")
-
-
-_DIRECTIVES = re.compile(r"(?:[^%\0]|%[aAbBdHIjmMpSUwWyYZcxXzf%])*")
-"""Without widths like %9999d, which some C libraries obey."""
-
-
-def date_and_time(run: Run, value: Any, format: str | None = None) -> str:
-    """A timestamp in milliseconds as ISO 8601 in UTC, or by a ``strftime`` format."""
-    moment = DateTime.fromtimestamp(_number(value) / 1000, UTC)
-    if format is None:
-        return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
-    if not isinstance(format, str) or len(format) > 200 or not _DIRECTIVES.fullmatch(format):
-        raise ValueError("takes a strftime format of at most 200 characters")
-    return moment.strftime(format)
-
-
-def past(run: Run, value: Any) -> str:
-    """``created`` for ``create``, ``updated``, ``deleted``; ``read`` stays."""
-    action = run.text(value)
-    return f"{action}d" if action.endswith("e") else action
 
 
 # What they share
@@ -351,12 +285,6 @@ def _keys(run: Run, value: Any, attribute: str | None, case_sensitive: bool) -> 
 
 def _passes(run: Run, item: Any, name: str | None, args: Sequence[Any]) -> bool:
     return bool(item) if name is None else run.test(name, item, *args)
-
-
-def _number(value: Any) -> int | float:
-    if not isinstance(used(value), int | float):
-        raise TypeError(f"takes a number, found {kind(value)}")
-    return value  # type: ignore[no-any-return]
 
 
 def _whole(value: Any) -> int:

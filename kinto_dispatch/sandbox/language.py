@@ -103,14 +103,41 @@ def _advise(called: nodes.Node) -> str:
 def _check_arguments(
     what: str, known: Mapping[str, Callable[..., Any]], node: nodes.Filter | nodes.Test
 ) -> None:
-    if node.name not in known:
-        hint = did_you_mean(node.name, known) or f"Known: {', '.join(sorted(known))}."
-        raise Fault(f"unknown {what} {node.name!r}. {hint}", node.lineno)
+    _check_known(what, known, node.name, node.lineno)
     kwargs = {str(pair.key): None for pair in node.kwargs}
     try:
         inspect.signature(known[node.name]).bind(None, None, *node.args, **kwargs)
     except TypeError as error:
         raise Fault(f"{what} {node.name}: {error}", node.lineno) from error
+    if what == "filter" and node.name in _NAMING:
+        _check_named(node, *_NAMING[node.name])
+
+
+_NAMING: Mapping[str, tuple[str, Mapping[str, Callable[..., Any]], int]] = {
+    "map": ("filter", FILTERS, 0),
+    "select": ("test", PREDICATES, 0),
+    "reject": ("test", PREDICATES, 0),
+    "selectattr": ("test", PREDICATES, 1),
+    "rejectattr": ("test", PREDICATES, 1),
+}
+"""The filters that are told another filter or a test by name, and in which argument."""
+
+
+def _check_named(
+    node: nodes.Filter | nodes.Test,
+    what: str,
+    known: Mapping[str, Callable[..., Any]],
+    position: int,
+) -> None:
+    named = node.args[position] if len(node.args) > position else None
+    if isinstance(named, nodes.Const):
+        _check_known(what, known, str(named.value), node.lineno)
+
+
+def _check_known(what: str, known: Mapping[str, Callable[..., Any]], name: str, line: int) -> None:
+    if name not in known:
+        hint = did_you_mean(name, known) or f"Known: {', '.join(sorted(known))}."
+        raise Fault(f"unknown {what} {name!r}. {hint}", line)
 
 
 class _Names:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from kinto_dispatch.sandbox.operators import compare
-from kinto_dispatch.sandbox.values import Missing, Run, kind, used
+from kinto_dispatch.sandbox.values import Missing, Run, number, used
 
 
 Predicate = Callable[..., bool]
@@ -21,23 +21,19 @@ def undefined(run: Run, value: Any) -> bool:
     return isinstance(value, Missing)
 
 
+# Jinja's own even and odd would take '%999999999d', and format it.
+
+
 def even(run: Run, value: Any) -> bool:
-    return _number(value) % 2 == 0
+    return number(value) % 2 == 0
 
 
 def odd(run: Run, value: Any) -> bool:
-    return _number(value) % 2 == 1
+    return number(value) % 2 == 1
 
 
-def divisible_by(run: Run, value: Any, number: Any) -> bool:
-    return _number(value) % _number(number) == 0
-
-
-def _number(value: Any) -> int | float:
-    # Jinja's own would take '%999999999d' and format it.
-    if not isinstance(used(value), int | float):
-        raise TypeError(f"takes a number, found {kind(value)}")
-    return value  # type: ignore[no-any-return]
+def divisible_by(run: Run, value: Any, by: Any) -> bool:
+    return number(value) % number(by) == 0
 
 
 def lower(run: Run, value: Any) -> bool:

@@ -43,6 +43,9 @@ class Missing:
     def __bool__(self) -> bool:
         return False
 
+    def __repr__(self) -> str:
+        return f"<no {self.what}>"
+
 
 class Fields(dict[str, Any]):
     """A mapping whose fields we define ourselves: another name is a mistake, not missing data."""
@@ -73,6 +76,13 @@ def used(value: Any) -> Any:
     if isinstance(value, Missing):
         raise MissingField(f"{value.what} is missing; write |default('...') if it may be")
     return value
+
+
+def number(value: Any) -> int | float:
+    """``value``; raises ``TypeError`` if it is no number."""
+    if not isinstance(used(value), int | float):
+        raise TypeError(f"takes a number, found {kind(value)}")
+    return value  # type: ignore[no-any-return]
 
 
 def look_up(value: Any, key: Any, what: str) -> Any:

@@ -51,6 +51,7 @@ def home(path: Path) -> str:
 
 PARTS: dict[str, str] = {
     "expression": "route",
+    "globs": "route",
     "plaintext": "render",
     "sandbox": "render",
     "parsers": "settings",
