@@ -1,0 +1,94 @@
+"""E-mail for kinto-dispatch: one mail for each delivery, to all recipients."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+
+from kinto_dispatch import Addresses, Channel, Delivery, Event, Outcome, hookimpl
+from kinto_dispatch_email.client import SmtpClient
+from kinto_dispatch_email.message import Header, mail, mailbox, mailboxes
+
+
+__all__ = ["EmailChannel", "EmailSettings"]
+
+REQUEST_SECONDS = 30.0
+"""A mail sent in the request is given up after this long: the default of ``timeout_seconds``."""
+
+PATIENT_ATTEMPTS = 5
+"""About a minute; then those who take the mail no longer wait for those who may later."""
+
+
+def _check_all(texts: tuple[str, ...]) -> tuple[str, ...]:
+    mailboxes(texts)
+    return texts
+
+
+def _check_one(text: str) -> str:
+    mailbox(text)
+    return text
+
+
+def _check_server(text: str) -> str:
+    found = re.fullmatch(r"[^\s:@/]+(?::(\d{1,5}))?", text)
+    if not found or not 0 < int(found[1] or 25) < 65_536:
+        raise ValueError("host:port, as in localhost:25")
+    return text
+
+
+Mailboxes = Annotated[Addresses, AfterValidator(_check_all)]
+
+
+class EmailSettings(BaseModel):
+    """What stands in the ini, in the words of Kinto's tutorial."""
+
+    model_config = ConfigDict(frozen=True)
+
+    server: Annotated[str, AfterValidator(_check_server)] = Field(
+        "localhost:25", description="host:port of the SMTP server"
+    )
+    tls: bool = Field(False, description="whether to insist on STARTTLS, with its certificate")
+    username: str | None = Field(None, description="the name to log in with")
+    password: SecretStr | None = Field(None, description="the password to log in with")
+    sender: Annotated[str, AfterValidator(_check_one)] = Field(
+        alias="from", description="the sender, as in Kinto <kinto@example.com>"
+    )
+    recipients: Mailboxes = Field(
+        min_length=1, description="addresses, with commas or lines between them"
+    )
+    cc: Mailboxes = Field((), description="addresses that get a copy")
+    bcc: Mailboxes = Field((), description="addresses that get a copy unseen by the others")
+    reply_to: Mailboxes = Field((), description="addresses for answers")
+
+
+class EmailChannel:
+    """A mail server, and the sender and recipients of one channel."""
+
+    Settings = EmailSettings
+
+    def __init__(self, settings: EmailSettings) -> None:
+        password = settings.password.get_secret_value() if settings.password else None
+        self._client = SmtpClient(settings.server, settings.tls, settings.username, password)
+        self._header = Header(
+            sender=mailbox(settings.sender),
+            to=mailboxes(settings.recipients),
+            cc=mailboxes(settings.cc),
+            bcc=mailboxes(settings.bcc),
+            reply_to=mailboxes(settings.reply_to),
+        )
+
+    @hookimpl
+    def on_event(self, event: Event, channel: Channel) -> Outcome:
+        """Submit the mail while the client of the write waits."""
+        key = f"{event.id}:{channel.name}"
+        letter = mail(self._header, channel.render(event), key)
+        return self._client.send(letter, REQUEST_SECONDS, patient=False)
+
+    @hookimpl
+    def on_event_async(self, event: Event, channel: Channel, delivery: Delivery) -> Outcome:
+        """Submit the mail in the worker, which runs this in a thread."""
+        letter = mail(self._header, channel.render(event), delivery.key)
+        patient = delivery.attempt <= PATIENT_ATTEMPTS
+        return self._client.send(letter, delivery.timeout_seconds, patient=patient)

@@ -1,0 +1,212 @@
+"""Builds mails with Apprise and submits them over SMTP, in the thread that calls."""
+
+from __future__ import annotations
+
+import contextlib
+import email
+import smtplib
+import socket
+import ssl
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from email.generator import BytesGenerator
+from email.header import Header
+from email.message import Message
+from email.utils import formataddr
+from functools import cached_property
+from io import BytesIO
+
+from apprise import NotifyFormat
+
+from kinto_dispatch import Delivered, Outcome, Rejected, Retry
+from kinto_dispatch_email.message import Mail, Mailbox, one_line
+
+
+with warnings.catch_warnings():
+    # Apprise prepares for PGP with a module that Python 3.13 has dropped.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from apprise.plugins.email.base import NotifyEmail
+
+QUIT_SECONDS = 1.0  # the mail is accepted by then; nobody waits longer for a farewell
+LONGEST_LINE = 998  # bytes in a line of a mail, without its end (RFC 5322)
+LONGEST_REPLY = 300
+
+Replies = Mapping[str, tuple[int, bytes]]
+
+
+class SmtpClient:
+    """Submits each mail in a connection of its own; safe to use from many threads."""
+
+    def __init__(self, server: str, tls: bool, username: str | None, password: str | None) -> None:
+        """``server`` is ``host:port``. Does not connect."""
+        self._server = server
+        self._tls = tls
+        self._login = (username, password) if username and password else None
+
+    def send(self, mail: Mail, seconds: float, *, patient: bool) -> Outcome:
+        """Submit the mail and say what came of it; blocks, at most about ``seconds``.
+
+        A mail refused with 5xx is ``Rejected``; with 4xx, by a server that cannot be reached or
+        that refuses the login, ``Retry``. If only some recipients are refused the others get the
+        mail, and the outcome names the refused; but while ``patient``, a refusal for now (4xx)
+        holds the mail back from all. So nobody gets it twice, and nobody is left out in haste.
+        """
+        try:
+            with self._connection(seconds) as smtp:
+                return self._submit(smtp, mail, patient)
+        except TimeoutError:
+            reason = f"no answer within {seconds:g} s"
+        except smtplib.SMTPResponseException as error:
+            reason = _shown(error.smtp_code, error.smtp_error)
+        except (smtplib.SMTPException, OSError) as error:
+            reason = f"{type(error).__name__}: {one_line(str(error))}"
+        return Retry(f"{self._server}: {reason}")
+
+    def _submit(self, smtp: smtplib.SMTP, mail: Mail, patient: bool) -> Outcome:
+        content = as_bytes(compose(mail))
+        size = [f"size={len(content)}"] if smtp.has_extn("size") else []
+        code, text = smtp.mail(mail.header.sender.address, size)
+        if code != 250:
+            return self._refused("sender", code, text)
+        replies = {address: smtp.rcpt(address) for address in mail.header.recipients}
+        refused = {address: reply for address, reply in replies.items() if reply[0] // 100 != 2}
+        for_now = {address: reply for address, reply in refused.items() if reply[0] // 100 == 4}
+        if for_now and (patient or refused == replies):
+            return Retry(f"{self._server}: {_named(for_now)}")
+        if refused == replies:
+            return Rejected(f"{self._server}: {_named(refused)}")
+        try:
+            code, text = smtp.data(content)
+        except smtplib.SMTPDataError as error:
+            return self._refused("message", error.smtp_code, error.smtp_error)
+        if code != 250:
+            return self._refused("message", code, text)
+        return Delivered(_shown(code, text) + (f"; refused: {_named(refused)}" if refused else ""))
+
+    def _refused(self, what: str, code: int, text: bytes | str) -> Outcome:
+        reason = f"{self._server}: {what} refused: {_shown(code, text)}"
+        return Rejected(reason) if code // 100 == 5 else Retry(reason)
+
+    @contextlib.contextmanager
+    def _connection(self, seconds: float) -> Iterator[smtplib.SMTP]:
+        """A connection that is greeted, encrypted and logged in, and that ends in time."""
+        smtp = _BoundedSmtp(self._own_name, seconds)
+        try:
+            code, text = smtp.connect(self._server)
+            if code != 220:
+                raise smtplib.SMTPConnectError(code, text)
+            if self._tls:
+                smtp.starttls(context=ssl.create_default_context())
+            smtp.ehlo_or_helo_if_needed()
+            if self._login:
+                smtp.login(*self._login)
+            yield smtp
+        except (smtplib.SMTPServerDisconnected, OSError) as error:
+            raise TimeoutError if smtp.timed_out else error from error
+        finally:
+            smtp.hang_up()
+
+    @cached_property
+    def _own_name(self) -> str:
+        """How we introduce ourselves. Asked for once: the name server may be slow."""
+        name = socket.getfqdn()
+        return name if "." in name else "[127.0.0.1]"
+
+
+class _BoundedSmtp(smtplib.SMTP):
+    """A conversation with one deadline however slowly the server talks: the time-out of a socket
+    begins anew with each byte."""
+
+    def __init__(self, own_name: str, seconds: float) -> None:
+        super().__init__(local_hostname=own_name, timeout=seconds)
+        self.timed_out = False
+        self._line: socket.socket | None = None
+        self._timer = threading.Timer(seconds, self._cut)
+        self._timer.daemon = True
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        connected = socket.create_connection((host, port), timeout)
+        # The same connection under another number: TLS takes the first one for itself.
+        self._line = connected.dup()
+        self._timer.start()
+        return connected
+
+    def _cut(self) -> None:
+        self.timed_out = True
+        with contextlib.suppress(OSError):
+            if self._line:
+                self._line.shutdown(socket.SHUT_RDWR)
+
+    def hang_up(self) -> None:
+        """Say goodbye if somebody listens, and close. Never raises."""
+        self._timer.cancel()
+        with contextlib.suppress(smtplib.SMTPException, OSError):
+            if self.sock and not self.timed_out:
+                self.sock.settimeout(QUIT_SECONDS)
+                self.quit()
+        self.close()
+        if self._line:
+            self._line.close()
+
+
+def compose(mail: Mail) -> Message:
+    """The mail in MIME, as Apprise builds it, but with all recipients in one message, and a
+    ``Message-ID`` that stays."""
+    header = mail.header
+    built = next(
+        NotifyEmail.prepare_emails(
+            subject=mail.subject,
+            body=mail.text if mail.html is None else mail.html,
+            from_addr=header.sender,
+            to=header.to[:1],
+            notify_format=NotifyFormat.TEXT if mail.html is None else NotifyFormat.HTML,
+            headers={"Auto-Submitted": "auto-generated"},
+        )
+    )
+    message = email.message_from_string(built.body)
+    _set(message, "Message-ID", mail.message_id)
+    for name, boxes in (("To", header.to), ("Cc", header.cc), ("Reply-To", header.reply_to)):
+        _set(message, name, _listed(boxes))
+    if "=?" in mail.subject:  # as it stands it would be decoded
+        _set(message, "Subject", Header(mail.subject, "utf-8").encode())
+    for part in message.walk():
+        if part.get_content_type() == "text/plain":
+            del part["Content-Transfer-Encoding"]
+            part.set_payload(mail.text, "us-ascii" if _is_plain(mail.text) else "utf-8")
+    return message
+
+
+def _is_plain(text: str) -> bool:
+    """Whether it can go without an encoding, readable for those who look over the shoulder of a
+    mail server."""
+    lines = text.split("\n")
+    return text.isascii() and all(
+        len(line) <= LONGEST_LINE and line.replace("\t", "").isprintable() for line in lines
+    )
+
+
+def as_bytes(message: Message) -> bytes:
+    """The mail as it goes over the line."""
+    content = BytesIO()
+    BytesGenerator(content, mangle_from_=False).flatten(message, linesep="\r\n")
+    return content.getvalue()
+
+
+def _set(message: Message, name: str, value: str) -> None:
+    del message[name]
+    if value:
+        message[name] = value
+
+
+def _listed(boxes: tuple[Mailbox, ...]) -> str:
+    return ", ".join(formataddr(box, "utf-8") for box in boxes)
+
+
+def _shown(code: int, text: bytes | str) -> str:
+    decoded = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    return f"{code} {one_line(decoded)[:LONGEST_REPLY]}".strip()
+
+
+def _named(replies: Replies) -> str:
+    return ", ".join(f"{address} ({_shown(*reply)})" for address, reply in replies.items())
