@@ -25,6 +25,7 @@ from kinto_dispatch.queue.protocol import START_OF_LOG, Queue
 from kinto_dispatch.relay import Relay, open_relay
 from kinto_dispatch.settings import DispatchSettings
 from kinto_dispatch.testing.outbox import open_storage
+from kinto_dispatch.testing.postgresql import LocalPostgresql
 from kinto_dispatch.testing.waiting import eventually_async
 
 
@@ -197,6 +198,30 @@ async def test_a_frozen_relay_loses_its_rows_after_15_seconds(
     with pytest.raises(OutboxUnavailable):
         dying.relayed()
     assert await logged(queue) == [b"1"]
+
+
+async def test_a_crash_of_postgresql_never_gives_a_mark_twice(
+    tmp_path: Path, settings: DispatchSettings, queue: Queue
+) -> None:
+    """What PostgreSQL forgets in a crash is not taken for a repeat: rows that came later are
+    appended, not skipped as part of the batch before the crash."""
+    with LocalPostgresql(tmp_path, durable=True) as server:
+        url = server.create_database()
+        client = open_storage(url)
+        commit(client, b"1")
+        dying = PostgresOutboxReader(url)
+        batch = dying.take(100)
+        assert await queue.append(batch.events, batch.mark)
+        server.kill()
+        dying.close()
+        client.session_factory.get_bind().dispose()
+        server.start()
+        commit(client, b"2")
+        relay = Relay(PostgresOutboxReader(url), queue, settings, [LANE])
+        await relay_all(relay)
+        relay.close()
+        client.session_factory.get_bind().dispose()
+    assert await logged(queue) == [b"1", b"2"]
 
 
 @asynccontextmanager

@@ -16,7 +16,4 @@ CREATE INDEX IF NOT EXISTS kinto_dispatch_outbox_waiting
 CREATE INDEX IF NOT EXISTS kinto_dispatch_outbox_relayed
     ON kinto_dispatch_outbox (relay_batch) WHERE relay_batch IS NOT NULL;
 
-CREATE SEQUENCE IF NOT EXISTS kinto_dispatch_outbox_mark
-    OWNED BY kinto_dispatch_outbox.relay_batch;
-
 INSERT INTO metadata (name, value) VALUES ('kinto_dispatch_schema_version', '2');
