@@ -7,6 +7,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from pydantic import ValidationError
+
 from kinto_dispatch.errors import BadSettings, PluginError
 
 
@@ -24,13 +26,36 @@ def blaming(plugin: str, what: str, redact: Callable[[str], str]) -> Iterator[No
     except (BadSettings, PluginError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        reason = redact(f"{what}: {type(error).__name__}: {error}")
-        raise PluginError(plugin, reason) from error
+        raise PluginError(plugin, redact(f"{what}: {describe(error)}")) from error
+
+
+def describe(error: BaseException) -> str:
+    """The exception in one line. pydantic quotes parts of what it was given; not here."""
+    try:
+        text = str(error)
+    except Exception:
+        text = "(it cannot be shown)"
+    if isinstance(error, ValidationError):
+        details = error.errors(include_url=False, include_context=False, include_input=False)
+        text = "; ".join(
+            f"{'.'.join(map(str, detail['loc']))} {detail['msg']}" for detail in details
+        )
+    return " ".join(f"{type(error).__name__}: {text}".split())
 
 
 def log_failure(what: str, error: BaseException, redact: Callable[[str], str]) -> None:
     """One record, with the traceback of what the plugin raised. The text is made here, since a
-    handler that formats the exception would not know what is secret in it."""
+    handler that formats an exception does not know what is secret in it."""
     raised = error.__cause__ if isinstance(error, PluginError) else error
-    lines = traceback.format_exception(raised, limit=-TRACEBACK_LINES) if raised else []
-    logger.error("%s", redact("\n".join([f"{what}: {error}", "".join(lines)]).rstrip()))
+    lines = [f"{what}: {error}\n", *_traceback(raised)]
+    logger.error("%s", redact("".join(lines)).rstrip())
+
+
+def _traceback(error: BaseException | None) -> Iterator[str]:
+    while error is not None:
+        yield from traceback.format_tb(error.__traceback__, limit=-TRACEBACK_LINES)
+        yield f"{describe(error)}\n"
+        hidden = None if error.__suppress_context__ else error.__context__
+        error = error.__cause__ or hidden
+        if error is not None:
+            yield "which came of:\n"

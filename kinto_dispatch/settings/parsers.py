@@ -210,6 +210,8 @@ def _check_port(url: str) -> None:
     try:
         parts = urlsplit(url)
         fits = parts.port != 0 and re.fullmatch(r"(/\d*)?", parts.path) is not None
+        # Half a password that holds a bare ? or # ends up here.
+        fits = fits and not parts.fragment and "@" not in parts.query
     except ValueError:
         fits = False
     if not fits:
