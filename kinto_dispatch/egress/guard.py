@@ -55,17 +55,23 @@ class EgressGuard:
         raise EgressRefused(host or address, address, kind)
 
     def check_url(self, url: str) -> None:
-        """Raises ``ValueError`` for a URL that can never be dialled, without asking any server.
+        """Raises ``ValueError`` for a URL that no channel may send to, without asking any server.
 
-        For the settings of a channel: a host that is a refused address, or an address in a
-        spelling that programs read in different ways. Names pass until they are resolved.
+        For the settings of a channel: anything but https (and http to what the operator allows),
+        a host that is a refused address, or an address in a spelling that programs read in
+        different ways. Names pass until they are resolved. The error never quotes the URL.
         """
         from yarl import URL
 
-        host = URL(url).host or ""
-        if not host:
-            raise ValueError("it has no host")
-        if self.allows_host(host):
+        try:
+            parts = URL(url)
+        except ValueError:
+            raise ValueError("a URL, as in https://example.com/hook") from None
+        host = parts.host or ""
+        allowed = self.allows_host(host)
+        if not host or parts.scheme not in ("https", "http"):
+            raise ValueError("a URL with https and a host, as in https://example.com/hook")
+        if allowed:
             return
         if _is_address(host):
             try:
@@ -74,6 +80,8 @@ class EgressGuard:
                 raise ValueError(str(refused)) from refused
         elif _is_odd_address(host):
             raise ValueError(f"{host} is an address; write it as {_canonical(host)}")
+        if parts.scheme == "http":
+            raise ValueError(f"https, or http with allow_hosts = {host}")
 
     def connector(self, url: str, **options: Any) -> aiohttp.TCPConnector:
         """A connector for requests to the host of ``url``; ``options`` are aiohttp's.

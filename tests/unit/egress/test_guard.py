@@ -128,10 +128,34 @@ def test_names_and_addresses_of_the_internet_pass(url: str) -> None:
     NOBODY.check_url(url)
 
 
-def test_a_url_without_a_host_is_found_before_the_first_request() -> None:
-    """It could not be dialled."""
-    with pytest.raises(ValueError, match="no host"):
-        NOBODY.check_url("/services/x")
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "/services/x",
+        "https://",
+        "https:///x",
+        "https://[",
+        "https://x:99999/",
+        "HTTPS:x",
+        "file:///etc/passwd",
+        "gopher://x/",
+        "json://x/",
+        "unix:///run/x.sock",
+    ],
+)
+def test_only_urls_over_http_with_a_host_pass(url: str) -> None:
+    """Everything else could not be dialled, or not through this door."""
+    with pytest.raises(ValueError, match="a URL"):
+        EgressGuard(["x"]).check_url(url)
+
+
+def test_without_encryption_only_what_the_operator_names() -> None:
+    """A secret in a URL does not travel openly by accident."""
+    with pytest.raises(ValueError, match=r"^https, or http with allow_hosts = chat\.example$"):
+        NOBODY.check_url("http://chat.example/hook/secret")
+    EgressGuard(["chat.example"]).check_url("http://chat.example/hook/secret")
+    LOOPBACK.check_url("http://127.0.0.1:8080/hook/secret")
 
 
 def test_a_host_is_the_same_in_any_spelling_of_its_name() -> None:

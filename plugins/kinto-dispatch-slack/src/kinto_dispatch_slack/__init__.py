@@ -1,0 +1,91 @@
+"""Slack for kinto-dispatch: one message for each delivery."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network
+from typing import Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from kinto_dispatch import Channel, Delivery, EgressGuard, Event, Outcome, hookimpl
+from kinto_dispatch_slack.client import SlackClient
+from kinto_dispatch_slack.message import payload
+
+
+__all__ = ["SlackChannel", "SlackSettings"]
+
+
+class SlackSettings(BaseModel):
+    """What stands in the ini: a ``webhook_url``, or a ``token`` with a ``conversation``."""
+
+    model_config = ConfigDict(frozen=True)
+
+    # These two come first: what may be a URL depends on them.
+    allow_hosts: tuple[str, ...] = Field((), description="hosts that may be private")
+    allow_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
+        (), description="networks that may be private, as in 10.1.0.0/16"
+    )
+    webhook_url: SecretStr | None = Field(None, description="the URL of an incoming webhook")
+    token: SecretStr | None = Field(None, description="the token of a bot, xoxb-...")
+    conversation: str | None = Field(None, description="the id of a channel, as in C024BE91L")
+    api_url: str = Field(
+        "https://slack.com/api/", description="where the API is, if not at slack.com"
+    )
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _check_webhook(cls, url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if url is not None:
+            _guard(info).check_url(url.get_secret_value())
+        return url
+
+    @field_validator("api_url")
+    @classmethod
+    def _check_api(cls, url: str, info: ValidationInfo) -> str:
+        _guard(info).check_url(url)
+        return url
+
+    @model_validator(mode="after")
+    def _check_way(self) -> Self:
+        as_bot = self.token is not None and self.conversation is not None
+        half = (self.token is None) != (self.conversation is None)
+        if half or as_bot == (self.webhook_url is not None):
+            raise ValueError("webhook_url, or token with conversation")
+        return self
+
+
+def _guard(info: ValidationInfo) -> EgressGuard:
+    return EgressGuard(info.data.get("allow_hosts", ()), info.data.get("allow_networks", ()))
+
+
+class SlackChannel:
+    """One conversation in Slack."""
+
+    Settings = SlackSettings
+
+    def __init__(self, settings: SlackSettings) -> None:
+        guard = EgressGuard(settings.allow_hosts, settings.allow_networks)
+        self._conversation = settings.conversation
+        if settings.webhook_url is not None:
+            self._client = SlackClient(guard, settings.webhook_url.get_secret_value())
+        elif settings.token is not None:
+            url = f"{settings.api_url.rstrip('/')}/chat.postMessage"
+            self._client = SlackClient(guard, url, settings.token.get_secret_value())
+
+    @hookimpl
+    async def on_event_async(self, event: Event, channel: Channel, delivery: Delivery) -> Outcome:
+        """Post the message from the worker."""
+        message = payload(channel.render(event), self._conversation)
+        return await self._client.send(message, delivery.timeout_seconds)
+
+    async def close(self) -> None:
+        """Give back the connections."""
+        await self._client.close()
