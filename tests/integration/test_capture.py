@@ -16,7 +16,7 @@ from pyramid.events import NewRequest
 from pyramid.httpexceptions import HTTPConflict, HTTPForbidden
 
 from kinto_dispatch.capture import Captured
-from kinto_dispatch.commit import Commits
+from kinto_dispatch.listener.commit import Commits
 from kinto_dispatch.event import Change, Event
 from kinto_dispatch.testing.kinto import make_app
 

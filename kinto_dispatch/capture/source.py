@@ -1,32 +1,19 @@
-"""Kinto's resource events become frozen events. The only module that knows ``kinto.core.events``.
-
-Kinto hands the same dictionaries to every subscriber, so an event is serialised at once: what
-others do to them later reaches nobody.
-"""
+"""Reads one of Kinto's resource events: which objects, where they are, what changed of each."""
 
 from __future__ import annotations
 
-import logging
 import uuid
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import Any
 from urllib.parse import quote
 
-from dockerflow.logging import request_id_context  # type: ignore[import-untyped]
 from kinto.core.storage.exceptions import ObjectNotFoundError
 from kinto.core.utils import strip_uri_prefix
-from msgspec.structs import replace
 
+from kinto_dispatch.capture.request import request_id, root_request, void_ids
 from kinto_dispatch.event import Change, Event
 
-
-logger = logging.getLogger(__name__)
-
-REQUEST_ID = "kinto_dispatch.request_id"
-VOID = "kinto_dispatch.void"
-"""Our keys in ``request.bound_data``, which a batch shares with its sub-requests."""
 
 SECRET_FIELDS = {"account": frozenset({"password"})}
 """Fields that never leave Kinto. Its account events carry the hash of the password."""
@@ -36,63 +23,8 @@ PATH_SEGMENT_SAFE = "~!$&'()*+,;=:@"
 """What Pyramid leaves unquoted in a segment of a path."""
 
 
-@dataclass(frozen=True)
-class Captured:
-    """An event on the wire, frozen when it was captured."""
-
-    id: str
-    body: bytes
-
-    @cached_property
-    def event(self) -> Event:
-        """The event, decoded when first asked for. Shares nothing with Kinto's dictionaries."""
-        return Event.decode(self.body)
-
-
-def capture(kinto_event: Any) -> Captured | None:
-    """The event that stands for a ``ResourceChanged`` or ``ResourceRead``, with an id of its own.
-
-    ``None`` if nothing is left of it: no object, or only rolled back ones. Never fails because of
-    what a client wrote: where an object cannot be encoded, its change has neither ``old`` nor
-    ``new``, and an error is logged. Reads the storage only where Kinto left a part of the new
-    object out, and then inside the running transaction.
-    """
-    source = _Source(kinto_event)
-    changes = tuple(source.changes())
-    if not changes:
-        return None
-    event = source.event(changes)
-    return Captured(event.id, _encode(event))
-
-
-# --- what is void --------------------------------------------------------------------------------
-
-
-def note_request(request: Any) -> None:
-    """Remember the id of a request that just began; sub-requests of a batch get others."""
-    request.bound_data.setdefault(REQUEST_ID, request_id_context.get(None))
-
-
-def void_collected(request: Any) -> None:
-    """Leave out of ``capture`` what Kinto has collected in this request until now.
-
-    Kinto aborts the transaction in the middle of a batch when a sub-request answers 409, and goes
-    on; the events of what it has just rolled back still come, merged with those of what follows.
-    """
-    collector = request.bound_data.get("resource_events")
-    if collector is None:
-        return
-    void = request.bound_data.setdefault(VOID, {})
-    for _, impacted, _ in collector.event_dict.values():
-        # By identity, and kept alive so that no other object gets the same one.
-        void.update((id(item), item) for item in impacted)
-
-
-# --- one event of Kinto's ------------------------------------------------------------------------
-
-
-class _Source:
-    """Reads one of Kinto's events."""
+class Source:
+    """One of Kinto's events, without what of it was rolled back."""
 
     def __init__(self, kinto_event: Any) -> None:
         self._request = kinto_event.request
@@ -101,7 +33,7 @@ class _Source:
         self._resource: str = self._payload["resource_name"]
         reads = self._action == "read"
         impacted = kinto_event.read_objects if reads else kinto_event.impacted_objects
-        void = self._request.bound_data.get(VOID, {})
+        void = void_ids(self._request)
         self._impacted = [item for item in impacted if id(item) not in void]
         self._lost_some = len(self._impacted) < len(impacted)
         self._pattern = self._uri_pattern()
@@ -132,7 +64,7 @@ class _Source:
             user_id=payload.get("user_id"),
             timestamp=int(payload.get("timestamp") or 0),
             root_url=root.route_url("hello"),
-            request_id=root.bound_data.get(REQUEST_ID),
+            request_id=request_id(root),
             payload=payload,
             changes=changes,
         )
@@ -189,7 +121,7 @@ class _Source:
             object_id=object_id,
             old=self._public(old),
             new=self._public(new),
-            changed=tuple(sorted(changed)),
+            changed=tuple(sorted(map(str, changed))),
         )
 
     def _public(self, value: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -248,13 +180,6 @@ class _Source:
         return {**payload, "uri": uri, "timestamp": written}
 
 
-def root_request(request: Any) -> Any:
-    """The request that came in over HTTP, above those of a batch or of the default bucket."""
-    while (parent := getattr(request, "parent", None)) is not None:
-        request = parent
-    return request
-
-
 def _differs(old: dict[str, Any], new: dict[str, Any]) -> Callable[[str], bool]:
     missing = object()
 
@@ -276,44 +201,3 @@ def _same(one: Any, other: Any) -> bool:
     if isinstance(one, list):
         return all(map(_same, one, other))
     return isinstance(one, bool) is isinstance(other, bool)
-
-
-# --- onto the wire -------------------------------------------------------------------------------
-
-
-def _encode(event: Event) -> bytes:
-    """The event on the wire; without what JSON, or the stack, cannot hold."""
-    try:
-        return event.encode()
-    except Exception as error:  # whatever a client can write must not refuse the write
-        reason = f"{type(error).__name__}: {error}"
-    bare = replace(event, payload={}, changes=())
-    changes = tuple(
-        change
-        if _is_encodable(replace(bare, changes=(change,)))
-        else replace(change, old=None, new=None)
-        for change in event.changes
-    )
-    payload = event.payload if _is_encodable(replace(event, changes=())) else {}
-    _log_incomplete(event, changes, reason)
-    return replace(event, payload=payload, changes=changes).encode()
-
-
-def _is_encodable(event: Event) -> bool:
-    try:
-        event.encode()
-    except Exception:  # as in _encode
-        return False
-    return True
-
-
-def _log_incomplete(event: Event, changes: Sequence[Change], reason: str) -> None:
-    pairs = zip(event.changes, changes, strict=True)
-    uris = [after.uri for before, after in pairs if after is not before]
-    logger.error(
-        "Event %s goes on without the contents of %s, which cannot be encoded: %s",
-        event.id,
-        ", ".join(uris) or "its payload",
-        reason,
-        extra={"event_id": event.id},
-    )

@@ -1,0 +1,185 @@
+"""Runs the synchronous channels while the client waits: bounded in time and in threads."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import wait
+from contextvars import copy_context
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from kinto_dispatch.capture import Captured
+from kinto_dispatch.errors import DispatchError, PluginError
+from kinto_dispatch.event import Event
+from kinto_dispatch.outcome import Delivered, Rejected, Retry, Veto
+from kinto_dispatch.plugins import Channel
+from kinto_dispatch.settings import Phase
+from kinto_dispatch.threads import PoolExhausted, ThreadPool
+
+
+logger = logging.getLogger(__name__)
+
+THREADS = 16
+"""Threads of one channel in one process. A web process rarely answers more requests at a time."""
+
+DEFAULT_TIMEOUT_SECONDS = 5.0
+"""For a channel without ``timeout_seconds``. A client waits; the worker, where nobody does, takes
+30 seconds."""
+
+REASON_LENGTH = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The hook came to no outcome. ``hangs`` means that it still runs."""
+
+    reason: str
+    error: BaseException | None = None
+    hangs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Aborted:
+    """A channel with ``on_failure = abort`` failed, so the write must not happen."""
+
+    channel: str
+
+
+class SyncChannels:
+    """The channels with ``mode = sync``, called one after the other in the order of the ini.
+
+    Each call is made at most once and has its deadline. A hook that hangs is left behind in its
+    thread, and what else the channel would get from the same request fails at once. Whatever one
+    channel does, the next is called. Safe to use from many threads; starts none until needed.
+    """
+
+    def __init__(self, channels: Sequence[Channel], timeouts: Mapping[str, float]) -> None:
+        """``timeouts`` in seconds, by the names of the channels. Failed channels are left out."""
+        self._callers = [
+            _Caller(channel, timeouts[channel.name])
+            for channel in channels
+            if channel.status == "loaded"
+        ]
+
+    def before_commit(self, events: Sequence[Captured]) -> Veto | Aborted | None:
+        """Ask the channels with ``phase = before_commit``; the first refusal ends it."""
+        for caller in self._of_phase("before_commit"):
+            aborts = caller.channel.config.on_failure == "abort"
+            for outcome in caller.call(events):
+                if isinstance(outcome, Veto):
+                    return outcome
+                if aborts and not isinstance(outcome, Delivered):
+                    return Aborted(caller.channel.name)
+        return None
+
+    def after_commit(self, events: Sequence[Captured]) -> None:
+        """Tell the channels with ``phase = after_commit``. Never raises."""
+        for caller in self._of_phase("after_commit"):
+            for _ in caller.call(events):
+                pass
+
+    def _of_phase(self, phase: Phase) -> Iterator[_Caller]:
+        return (caller for caller in self._callers if caller.channel.config.phase == phase)
+
+
+class _Caller:
+    """Calls one channel."""
+
+    def __init__(self, channel: Channel, timeout_seconds: float) -> None:
+        self.channel = channel
+        self._timeout_seconds = timeout_seconds
+        self._threads = ThreadPool(channel.name, THREADS)
+
+    def call(self, events: Sequence[Captured]) -> Iterator[Answer]:
+        """Call the hook for what the route wants of each event. Yields every answer, logged."""
+        hangs = False
+        for captured in events:
+            for wanted in self._wanted(captured):
+                started = time.monotonic()
+                if isinstance(wanted, Failed):
+                    answer: Answer = wanted
+                elif hangs:
+                    answer = Failed("not called, since the call before it hangs")
+                else:
+                    answer = self._attempt(wanted)
+                    hangs = isinstance(answer, Failed) and answer.hangs
+                self._log(captured.id, answer, time.monotonic() - started)
+                yield answer
+
+    def _wanted(self, captured: Captured) -> Iterator[Event | Failed]:
+        """The event, or its parts, as the hook gets it; nothing if no change is wanted."""
+        try:
+            event = captured.event
+            changes = self.channel.route.select(event)
+        except DispatchError as error:
+            yield Failed(str(error), error)
+            return
+        if self.channel.config.split_changes:
+            yield from (event.only([change]) for change in changes)
+        elif changes:
+            yield event.only(changes)
+
+    def _attempt(self, event: Event) -> Answer:
+        # The hook's log lines carry the id of the request, which is in the context.
+        hook = partial(copy_context().run, self.channel.call_sync, event)
+        try:
+            call = self._threads.submit(hook)
+        except PoolExhausted as error:
+            return Failed(f"{error}: earlier calls hang", error)
+        wait([call], self._timeout_seconds)
+        if not call.done():
+            seconds = f"{self._timeout_seconds:g} s"
+            return Failed(f"no answer within {seconds} (timeout_seconds)", hangs=True)
+        if raised := call.exception():
+            return Failed(f"{type(raised).__name__}: {raised}", raised)
+        return self._judge(call.result())
+
+    def _judge(self, returned: Any) -> Answer:
+        match returned:
+            case None:
+                return Delivered()
+            case Delivered() | Retry() | Rejected():
+                return returned
+            case Veto() if self.channel.config.phase == "before_commit":
+                return returned
+            case Veto(reason=reason):
+                return Failed(f"Veto after the commit, without phase = before_commit: {reason}")
+            case _:
+                what = f"on_event returned {type(returned).__name__}"
+                allowed = "return None, Delivered, Retry, Rejected or Veto"
+                return Failed(str(PluginError(self.channel.config.plugin, f"{what}; {allowed}")))
+
+    def _log(self, event_id: str, answer: Answer, seconds: float) -> None:
+        """One line for each call, with all its fields; only a failure is a warning."""
+        level, outcome, reason = _describe(answer)
+        fields = {
+            "event_id": event_id,
+            "channel": self.channel.name,
+            "phase": self.channel.config.phase,
+            "outcome": outcome,
+            "duration_seconds": round(seconds, 6),
+            "reason": self.channel.redact(reason)[:REASON_LENGTH] if reason else None,
+        }
+        text = " ".join(f"{name}={value!r}" for name, value in fields.items())
+        logger.log(level, "sync.attempted %s", text, extra=fields)
+        if isinstance(answer, Failed) and answer.error and logger.isEnabledFor(logging.DEBUG):
+            lines = traceback.format_exception(answer.error)
+            logger.debug("%s", self.channel.redact("".join(lines)))
+
+
+Answer = Delivered | Retry | Rejected | Veto | Failed
+
+
+def _describe(answer: Answer) -> tuple[int, str, str | None]:
+    match answer:
+        case Delivered(detail):
+            return logging.INFO, "delivered", detail
+        case Veto(status, reason):
+            return logging.INFO, "vetoed", f"{status} {reason}"
+        case Retry(reason) | Rejected(reason) | Failed(reason):
+            # Nobody tries again.
+            return logging.WARNING, "failed", reason

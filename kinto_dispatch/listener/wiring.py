@@ -1,0 +1,188 @@
+"""Puts the dispatcher into Kinto: subscribers, migration, capability, heartbeat, start lines."""
+
+from __future__ import annotations
+
+import logging
+import os
+from importlib.metadata import metadata
+from typing import Any
+
+from pyramid.events import NewRequest
+from pyramid.exceptions import ConfigurationError
+
+from kinto_dispatch.errors import DispatchError, OutboxUnavailable
+from kinto_dispatch.listener.dispatcher import Dispatcher
+from kinto_dispatch.listener.heartbeat import Heartbeat
+from kinto_dispatch.listener.sync import DEFAULT_TIMEOUT_SECONDS
+from kinto_dispatch.outbox.protocol import Outbox
+from kinto_dispatch.plugins import Channel, Configuration, configure
+from kinto_dispatch.queue import queue_location
+from kinto_dispatch.settings import DispatchSettings
+from kinto_dispatch.settings.channels import channel_base
+from kinto_dispatch.settings.text import SettingsText
+
+
+logger = logging.getLogger(__name__)
+
+NAME = "dispatch"
+"""Of the API capability and of the heartbeat, whatever the aliases are called."""
+
+DISTRIBUTION = "kinto-dispatch"
+
+
+def load_from_config(config: Any, prefix: str = "") -> Dispatcher:
+    """See ``kinto_dispatch.load_from_config``. The first alias wires all of them.
+
+    Every error is a ``ConfigurationError``: Kinto takes an ``ImportError`` or ``AttributeError``
+    for a sign that the module is another one, and goes on to an error that says nothing.
+    """
+    try:
+        dispatcher: Dispatcher | None = getattr(config.registry, "kinto_dispatch", None)
+        if dispatcher is None:
+            dispatcher = config.registry.kinto_dispatch = _wire(config)
+        return dispatcher
+    except ConfigurationError:
+        raise
+    except DispatchError as error:
+        raise ConfigurationError(str(error)) from error
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigurationError(f"kinto-dispatch cannot start: {reason}") from error
+
+
+def _wire(config: Any) -> Dispatcher:
+    configuration = configure(config.get_settings())
+    settings = configuration.settings
+    outbox = _outbox(config, configuration) if settings.has_transactional_outbox else None
+    dispatcher = Dispatcher(configuration, _timeouts(config, configuration), outbox)
+    # Before Kinto's own, which its initialisation subscribes after the listeners.
+    config.add_subscriber(dispatcher.on_new_request, NewRequest)
+    config.add_api_capability(NAME, **_capability(configuration))
+    config.registry.heartbeats[NAME] = Heartbeat(
+        configuration.channels,
+        dispatcher.log,
+        dispatcher.direct,
+        _outbox_counter(settings) if outbox else None,
+    )
+    if not _command(config):
+        _say_what_starts(configuration)
+    return dispatcher
+
+
+def _command(config: Any) -> str | None:
+    """The command of ``kinto`` that runs, such as ``migrate``; ``None`` where Kinto serves."""
+    return getattr(config.registry, "command", None) or None
+
+
+def _timeouts(config: Any, configuration: Configuration) -> dict[str, float]:
+    """Seconds for each sync channel. The settings' own default is that of the worker."""
+    text = SettingsText(config.get_settings(), os.environ)
+    return {
+        channel.name: channel.config.timeout_seconds
+        if text.get(f"{channel_base(channel.config)}timeout_seconds")
+        else DEFAULT_TIMEOUT_SECONDS
+        for channel in configuration.sync_channels
+    }
+
+
+# --- the outbox ----------------------------------------------------------------------------------
+
+
+def _outbox(config: Any, configuration: Configuration) -> Outbox:
+    """The outbox in Kinto's storage, which ``kinto migrate`` makes.
+
+    A missing table stops the start, rather than every write; but not the command that makes it,
+    nor those that write nothing.
+    """
+    # Only here: without PostgreSQL storage its driver need not be installed.
+    from kinto_dispatch.outbox.postgres import OutboxMigration, PostgresOutbox
+
+    config.add_migration(OutboxMigration())
+    client = config.registry.storage.client
+    if configuration.async_channels and not _command(config):
+        _check_table(client)
+    return PostgresOutbox(client)
+
+
+def _check_table(client: Any) -> None:
+    from kinto_dispatch.outbox.postgres import table_exists
+
+    try:
+        exists = table_exists(client)
+    except OutboxUnavailable as error:
+        # Kinto itself starts without its database, and answers 503 until it is there.
+        logger.warning("It could not be checked that the outbox exists: %s", error)
+        return
+    finally:
+        # Servers that fork after loading would share the connection among their processes.
+        client.session_factory.get_bind().dispose()
+    if not exists:
+        raise ConfigurationError(
+            "kinto-dispatch: the outbox is missing in the database of kinto.storage_url; "
+            "it keeps what async channels are sent. Run `kinto migrate` once, then start again."
+        )
+
+
+def _outbox_counter(settings: DispatchSettings) -> Any:
+    from kinto_dispatch.outbox.postgres import PostgresOutboxReader
+
+    assert settings.storage_url is not None
+    url = settings.storage_url.get_secret_value()
+
+    def count() -> int:
+        reader = PostgresOutboxReader(url)
+        try:
+            return reader.status().waiting
+        finally:
+            reader.close()
+
+    return count
+
+
+# --- what operators see --------------------------------------------------------------------------
+
+
+def _capability(configuration: Configuration) -> dict[str, Any]:
+    """Public: which plugins are in use, and nothing about whom they reach."""
+    about = metadata(DISTRIBUTION)
+    urls = dict(line.split(", ", 1) for line in about.get_all("Project-URL") or ())
+    return {
+        "description": "Tells channels of changes once they are real.",
+        "url": urls.get("Documentation", ""),
+        "version": about["Version"],
+        "plugins": sorted({channel.config.plugin for channel in configuration.channels}),
+    }
+
+
+def _say_what_starts(configuration: Configuration) -> None:
+    """One line for each channel, and what this storage cannot promise."""
+    for channel in configuration.channels:
+        logger.info("%s", _describe(channel))
+    settings = configuration.settings
+    if configuration.async_channels:
+        logger.info(
+            "The queue is %s; async channels need `kinto-dispatch worker`",
+            queue_location(settings),
+        )
+    if settings.has_transactional_outbox:
+        return
+    if configuration.async_channels:
+        logger.warning(
+            "This storage has no transaction that an outbox could join: what the process holds "
+            "between the commit and the queue is lost with it. PostgreSQL storage, with "
+            "transaction_per_request, loses nothing."
+        )
+    if any(channel.config.phase == "before_commit" for channel in configuration.sync_channels):
+        logger.warning(
+            "This storage cannot undo a write: what a channel with phase = before_commit refuses "
+            "is written all the same, although the client gets the error."
+        )
+
+
+def _describe(channel: Channel) -> str:
+    what = f"Channel {channel.name!r} ({channel.config.plugin}): {channel.mode}"
+    if channel.status == "failed":
+        return f"{what}, failed: {channel.reason}"
+    if channel.mode == "async":
+        return f"{what}, in the worker"
+    return f"{what}, {channel.config.phase}"
