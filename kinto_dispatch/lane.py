@@ -24,6 +24,9 @@ FETCH_BLOCK_SECONDS = 0.5
 PROMOTE_SECONDS = 0.5
 """How late a delivery that became due may be noticed when another worker scheduled it."""
 
+AHEAD_MOST = 400
+"""How many claims may wait for a slot at most, where deliveries are quick."""
+
 PROMOTE_BATCH = 200
 SETTLE_BATCH = 500
 
@@ -61,6 +64,8 @@ class Lane:
         self._suspects: asyncio.Queue[Claim] = asyncio.Queue()
         self._unstarted = 0
         self._running = 0
+        self._attempted = 0
+        self._ahead = 0
         self._held: dict[str, Claim] = {}
         self._unsettled: deque[Settlement] = deque()
         self._to_settle = asyncio.Event()
@@ -105,9 +110,15 @@ class Lane:
             self._take(claims or ())
 
     async def _fetch(self) -> Sequence[Claim]:
-        return await self._queue.fetch(
-            self.name, self._consumer, self._free(), FETCH_BLOCK_SECONDS
+        """Claim for the slots that are free, and as many ahead as were attempted during the last
+        claim: with quick deliveries the slots never wait for the server, with slow ones nothing
+        is held back from other workers."""
+        before = self._attempted
+        claims = await self._queue.fetch(
+            self.name, self._consumer, self._free() + self._ahead, FETCH_BLOCK_SECONDS
         )
+        self._ahead = min(self._attempted - before, AHEAD_MOST)
+        return claims
 
     def _take(self, claims: Sequence[Claim]) -> None:
         for claim in claims:
@@ -146,6 +157,7 @@ class Lane:
                 self._settled(await self._attempter.attempt(claim))
             finally:
                 self._running -= 1
+                self._attempted += 1
                 self._room.set()
 
     async def _work_alone(self) -> None:
@@ -212,6 +224,9 @@ class Lane:
 
     async def _renew_once(self) -> None:
         for claim in await self._queue.renew(self.name, list(self._held.values())):
+            # It may have been settled between the question and the answer.
+            if self._held.get(claim.id) is not claim:
+                continue
             logger.warning("delivery.lost_lease key=%s: another worker has it", claim.key)
 
     async def _reclaim(self) -> None:

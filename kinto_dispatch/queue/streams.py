@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import redis
 
 from kinto_dispatch.queue.client import async_client, script, translated
@@ -212,14 +213,10 @@ class StreamsQueue:
         if not settlements:
             return []
         keys = self._lane(lane)
-        arguments: list[Any] = [GROUP, len(settlements)]
-        for settlement in settlements:
-            claim = settlement.claim
-            arguments += [claim.id, claim.consumer, claim.token, *_fate(settlement)]
-        arguments += [settlement.record for settlement in settlements]
+        packed = _pack([_packable(settlement) for settlement in settlements])
         names = [keys.stream, keys.due, keys.held, keys.dead, keys.attempts, keys.strikes]
         try:
-            return [bool(counts) for counts in await self._run("settle", names, arguments)]
+            return [bool(counts) for counts in await self._run("settle", names, [GROUP, packed])]
         except NoGroup:
             return [False] * len(settlements)
 
@@ -465,14 +462,20 @@ def _letter(lane: str, entry_id: str, fields: Mapping[bytes, bytes]) -> DeadLett
     )
 
 
-def _fate(settlement: Settlement) -> tuple[str, Any, Any]:
+def _packable(settlement: Settlement) -> tuple[Any, ...]:
+    """A settlement as ``settle.lua`` reads it: text only, its unpacker knows no binary."""
+    claim, record = settlement.claim, settlement.record.decode()
+    fence = (claim.id, claim.consumer, claim.token)
     match settlement.fate:
         case Done():
-            return "done", "", ""
+            return *fence, "done", "", "", record
         case Later(delay_seconds, attempt):
-            return "later", int(delay_seconds * 1000), attempt
+            return *fence, "later", int(delay_seconds * 1000), attempt, record
         case Dead(kind, reason):
-            return "dead", kind, reason
+            return *fence, "dead", kind, reason.encode(errors="replace").decode(), record
+
+
+_pack = msgspec.msgpack.Encoder().encode
 
 
 def _fences(claims: Sequence[Claim]) -> list[Any]:
