@@ -48,16 +48,19 @@ def command(channel: str, data: str, as_json: bool) -> None:
     event = make_event(_fields(data))
     # What a log would say is the output of this command.
     configuration = load_configuration(logging.CRITICAL)
-    record = asyncio.run(send(pick_channel(configuration, channel), event))
+    target = pick_channel(configuration, channel)
+    record = asyncio.run(send(target, event))
+    # What a hook raised may quote what it was configured with.
+    reason = target.redact(record.reason) if record.reason else None
     row = {
         "event_id": record.event_id,
         "key": record.key,
         "channel": record.channel,
         "outcome": record.outcome,
-        "reason": record.reason,
+        "reason": reason,
         "duration_seconds": record.duration_seconds,
     }
-    emit(row, as_json, lambda: show(record))
+    emit(row, as_json, lambda: show(row))
     if record.outcome != "delivered":
         leave(FAILED)
 
@@ -155,8 +158,8 @@ class InRequest:
         return result
 
 
-def show(record: AttemptRecord) -> None:
+def show(row: dict[str, Any]) -> None:
     """One line for people."""
-    reason = f": {record.reason}" if record.reason else ""
-    took = duration(record.duration_seconds)
-    click.echo(printable(f"{record.channel}: {record.outcome} after {took}{reason}"))
+    reason = f": {row['reason']}" if row["reason"] else ""
+    took = duration(row["duration_seconds"])
+    click.echo(printable(f"{row['channel']}: {row['outcome']} after {took}{reason}"))

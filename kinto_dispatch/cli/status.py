@@ -136,7 +136,7 @@ def state(lane: Mapping[str, Any]) -> str:
     """What keeps a lane from delivering, for people."""
     if lane["paused"]:
         return "paused"
-    return "delivers" if lane["breaker"] == "closed" else f"breaker {lane['breaker']}"
+    return "" if lane["breaker"] == "closed" else f"breaker {lane['breaker']}"
 
 
 def outbox_text(outbox: Mapping[str, Any] | None) -> str:

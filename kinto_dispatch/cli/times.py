@@ -29,23 +29,24 @@ class Time(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4
             return value
         try:
             return parse_time(value)
-        except ValueError:
-            self.fail(
-                f"{value!r} is no time; write how long ago (30s, 15m, 2h, 3d, 1w) or "
-                "ISO 8601 (2026-11-22T14:00, in UTC unless it has an offset).",
-                param,
-                ctx,
-            )
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 TIME = Time()
 
 
 def parse_time(text: str) -> float:
-    """Seconds since the epoch. Raises ``ValueError`` on anything else."""
+    """Seconds since the epoch. Raises ``ValueError``, which says what can be written."""
     if _AGE.fullmatch(text):
         return time.time() - age_seconds(text)
-    moment = datetime.fromisoformat(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(
+            f"{text!r} is no time; write how long ago (30s, 15m, 2h, 3d, 1w) or "
+            "ISO 8601 (2026-11-22T14:00, in UTC unless it has an offset)."
+        ) from error
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
