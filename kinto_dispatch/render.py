@@ -92,11 +92,11 @@ class Renderer:
 
     def _render(self, event: Event, *, lenient: bool) -> Message:
         values = _values(event)
-        subject = _run("subject", self._subject, values, lenient)
-        body = _run("template", self._body, values, lenient)
-        subject = _BREAKING.sub(" ", subject).strip()[:LONGEST_SUBJECT].rstrip()
+        subject = _BREAKING.sub(" ", _run("subject", self._subject, values, lenient))
+        subject = _sendable(subject.strip()[:LONGEST_SUBJECT].rstrip())
+        body = _sendable(_run("template", self._body, values, lenient))
         if self._body.html:
-            return Message(subject, _plain(body), body)
+            return Message(subject, plain_text(body), body)
         return Message(subject, body)
 
 
@@ -109,17 +109,13 @@ def _compile(name: str, source: str, *, html: bool = False) -> Template:
 
 def _run(name: str, template: Template, values: Mapping[str, Any], lenient: bool) -> str:
     try:
-        return _UNSENDABLE.sub("\ufffd", template.render(values, lenient=lenient))
+        return template.render(values, lenient=lenient)
     except Fault as fault:
         raise RenderError(name, str(fault)) from fault
 
 
-def _plain(html: str) -> str:
-    try:
-        return plain_text(html)
-    except Exception as error:
-        reason = f"its HTML cannot be read: {error}"
-        raise RenderError("template", reason) from error
+def _sendable(text: str) -> str:
+    return _UNSENDABLE.sub("\ufffd", text)
 
 
 def _values(event: Event) -> dict[str, Any]:

@@ -110,8 +110,10 @@ class Evaluation:
         for part in node.nodes:
             try:
                 self._write(self._printed(part, scope))
-            except MissingField:
-                if not self._lenient:
+            except Fault as fault:
+                # The node begins where the text before it does, maybe lines earlier.
+                fault.line = fault.line or part.lineno
+                if not (self._lenient and isinstance(fault, MissingField)):
                     raise
 
     def _printed(self, node: nodes.Expr, scope: Scope) -> str:
