@@ -38,6 +38,9 @@ def settings_model(plugin: str, target: Any) -> type[BaseModel] | None:
     if not (isinstance(model, type) and issubclass(model, BaseModel)):
         raise PluginError(plugin, "its Settings is no class that inherits pydantic's BaseModel")
     for option in options_of(model):
+        if not option.names:
+            reason = f"{option.field!r} of its Settings has no alias that is one word"
+            raise PluginError(plugin, reason)
         if taken := sorted({option.field, *option.typed_names} & RESERVED):
             reason = f"its Settings has {taken[0]!r}, a name of kinto-dispatch's own; rename it"
             raise PluginError(plugin, reason)

@@ -11,9 +11,10 @@ from pydantic import BaseModel
 from kinto_dispatch import hookspecs
 from kinto_dispatch.errors import BadSettings, PluginError, Problem
 from kinto_dispatch.plugins import contract, discovery
+from kinto_dispatch.plugins.binding import build, check_names, gather
 from kinto_dispatch.plugins.channel import Implementation
 from kinto_dispatch.plugins.failures import blaming
-from kinto_dispatch.plugins.options import build, check_names, gather, options_of
+from kinto_dispatch.plugins.options import options_of
 from kinto_dispatch.plugins.redaction import Redactor
 from kinto_dispatch.settings import ChannelSettings
 from kinto_dispatch.settings.channels import channel_base

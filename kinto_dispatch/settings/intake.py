@@ -8,7 +8,7 @@ from typing import Any
 from kinto_dispatch.errors import Problem, did_you_mean
 from kinto_dispatch.settings.parsers import Parser, Unfit
 from kinto_dispatch.settings.text import SettingsText
-from kinto_dispatch.settings.values import FROM_FILE, SECRET
+from kinto_dispatch.settings.values import FROM_FILE
 
 
 class Intake:
@@ -38,7 +38,7 @@ class Intake:
             return parse(typed.text) if typed else None
         except Unfit as unfit:
             assert typed is not None
-            found = unfit.found or ("a secret value" if name in SECRET else shown(typed.text))
+            found = unfit.found or shown(typed.text)
             self.problems.append(Problem(typed.name, found, unfit.expected, unfit.advice))
             return None
 

@@ -127,7 +127,6 @@ ROUTE: Mapping[str, Parser] = {
 # Kinto applies these itself, to all that reaches the listener.
 ALIAS: Mapping[str, Parser] = {"actions": parsers.actions, "resources": parsers.resources}
 FROM_FILE = frozenset({"queue_url", "subject", "template"})
-SECRET = frozenset({"queue_url"})
 
 CHANNEL_NAMES = ("plugin", *CHANNEL, *ROUTE, "subject_file", "template_file")
 DISPATCHER_NAMES = (*DISPATCHER, "queue_url_file")
