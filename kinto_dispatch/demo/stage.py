@@ -14,7 +14,6 @@ import time
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import redis
 import requests
@@ -51,8 +50,8 @@ class Stage:
             self._list = redis.Redis.from_url(self._queue_url)
             self._stack.callback(self._list.close)
             self._ini = self._write_ini()
-            self._start("kinto", "start", "--ini", str(self._ini))
-            self._start("kinto_dispatch", "worker", "--ini", str(self._ini))
+            self._start("kinto.__main__", "start", "--ini", str(self._ini))
+            self._start("kinto_dispatch.cli", "worker", "--ini", str(self._ini))
             eventually(self._kinto_answers, "Kinto to answer", START_SECONDS)
             watcher = threading.Thread(target=self._watch, daemon=True)
             watcher.start()
@@ -77,6 +76,7 @@ class Stage:
         requests.put(f"{self._url}{COLLECTION}", auth=AUTH, timeout=10).raise_for_status()
         for number in range(1, self._report.records + 1):
             title = f"note-{number}"
+            self._report.note_write(title)
             answer = requests.put(
                 f"{self._url}{COLLECTION}/records/{title}",
                 json={"data": {"title": title}},
@@ -118,13 +118,15 @@ class Stage:
             for message in self._smtp.messages[mails:]:
                 mails += 1
                 channel = "admins" if "admin@example.com" in message.recipients else "mail"
-                self._report.note_arrival(channel, str(message.message["Subject"]))
+                self._report.note_arrival(channel, str(message.message["Subject"]), message.at)
             for request in self._slack.requests[posts:]:
                 posts += 1
-                self._report.note_arrival("slack", _slack_title(json.loads(request.body)))
+                self._report.note_arrival("slack", _slack_title(request.body), request.at)
             while item := self._list.lpop("eventqueue"):
                 uri = json.loads(item)["uri"]  # type: ignore[arg-type]  # synchronous client
-                self._report.note_arrival("eventqueue", uri.rpartition("/")[2])
+                self._report.note_arrival(
+                    "eventqueue", uri.rpartition("/")[2], time.perf_counter()
+                )
 
     # --- the servers ---------------------------------------------------------------------
 
@@ -145,10 +147,11 @@ class Stage:
         return path
 
     def _start(self, module: str, *arguments: str) -> None:
-        """Start a process of ours; it is stopped when the stage closes."""
-        environ = {**os.environ, "PYTHONWARNINGS": "ignore"}
+        """Run the command whose ``main`` is in ``module``; it is stopped when the stage closes."""
+        environ = {**os.environ, "PYTHONWARNINGS": "ignore", "KINTO_INI": str(self._ini)}
+        code = f"import sys; from {module} import main; sys.exit(main())"
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments], stdin=subprocess.DEVNULL, env=environ
+            [sys.executable, "-c", code, *arguments], stdin=subprocess.DEVNULL, env=environ
         )
         self._stack.callback(_stop, process)
 
@@ -158,9 +161,9 @@ class Stage:
         return False
 
 
-def _slack_title(payload: dict[str, Any]) -> str:
+def _slack_title(body: bytes) -> str:
     """The first line of what was posted: the subject."""
-    return str(payload["text"]).splitlines()[0].strip("*")
+    return str(json.loads(body)["text"]).splitlines()[0].strip("*")
 
 
 def _free_port() -> int:

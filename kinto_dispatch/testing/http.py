@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,12 +15,14 @@ from typing import Any, ClassVar, Self
 
 @dataclass(frozen=True, slots=True)
 class ReceivedRequest:
-    """One request as it came in. The names of ``headers`` are in lower case."""
+    """One request as it came in. The names of ``headers`` are in lower case; ``at`` is the
+    ``time.perf_counter`` of its arrival."""
 
     method: str
     path: str
     headers: Mapping[str, str]
     body: bytes
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         headers = {name.lower(): value for name, value in self.headers.items()}
-        request = ReceivedRequest(self.command, self.path, headers, body)
+        request = ReceivedRequest(self.command, self.path, headers, body, time.perf_counter())
         self.server.owner.respond(self, request)
 
     def log_message(self, format: str, *arguments: Any) -> None:

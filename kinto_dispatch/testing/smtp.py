@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import threading
+import time
 from dataclasses import dataclass
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -19,7 +20,8 @@ Stage = Literal["MAIL", "RCPT", "DATA"]
 
 @dataclass(frozen=True, slots=True)
 class ReceivedMail:
-    """One mail as it came in: ``sender`` and ``recipients`` are those of the envelope."""
+    """One mail as it came in: ``sender`` and ``recipients`` are those of the envelope, ``at`` is
+    the ``time.perf_counter`` of its arrival."""
 
     sender: str
     recipients: tuple[str, ...]
@@ -27,6 +29,7 @@ class ReceivedMail:
     message: EmailMessage
     encrypted: bool
     user: str | None
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,4 +163,5 @@ def _received(session: Session, envelope: Envelope) -> ReceivedMail:
         message=message_from_bytes(content, _class=EmailMessage, policy=policy.default),
         encrypted=session.ssl is not None,
         user=session.auth_data,
+        at=time.perf_counter(),
     )
