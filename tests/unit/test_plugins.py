@@ -612,8 +612,10 @@ def test_a_missing_option_is_told_with_its_description(module: WriteModule) -> N
 
 def test_a_file_that_cannot_be_read_is_one_problem(module: WriteModule) -> None:
     """What it was to hold is not missing as well, and what lacks it is not judged."""
-    problem = problem_of(f"{module(REFUSES)}:Channel", url_file="/no/such/file", name="bad")
-    assert problem.setting == f"{OPS}url_file"
+    name = f"{module(REFUSES)}:Channel"
+    assert problem_of(name, url_file="/no/such/file").setting == f"{OPS}url_file"
+    problem = problem_of(name, url=URL, token_file="/no/such/file", name="bad")
+    assert problem.setting == f"{OPS}token_file"
 
 
 def test_what_the_whole_model_refuses_is_told_of_the_channel(module: WriteModule) -> None:
