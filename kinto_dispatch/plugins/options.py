@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -12,9 +12,6 @@ from pydantic import AliasChoices, BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 
 from kinto_dispatch.settings.parsers import Unfit
-
-
-LISTS = (list, tuple, set, frozenset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +47,7 @@ class Option:
         """What the model is given for ``text``. Raises ``Unfit``."""
         if BeforeValidator in self.kinds:
             return text  # it reads texts by itself, as ``Addresses`` does
-        if any(isinstance(kind, type) and issubclass(kind, LISTS) for kind in self.kinds):
+        if any(_is_list(kind) for kind in self.kinds):
             return text.split()
         return _json_object(text) if self.is_mapping else text
 
@@ -98,9 +95,17 @@ def _kinds(annotation: Any) -> Iterator[Any]:
         yield origin or annotation
 
 
+def _is_list(kind: Any) -> bool:
+    no_list = (str, bytes, Mapping)
+    return (
+        isinstance(kind, type) and issubclass(kind, Collection) and not issubclass(kind, no_list)
+    )
+
+
 def _is_mapping(kind: Any) -> bool:
-    is_class = isinstance(kind, type)
-    return is_class and (issubclass(kind, (Mapping, BaseModel)) or is_dataclass(kind))
+    if not isinstance(kind, type) or kind is BeforeValidator:
+        return False
+    return issubclass(kind, (Mapping, BaseModel)) or is_dataclass(kind)
 
 
 def _holds_secret(annotation: Any, seen: frozenset[Any] = frozenset()) -> bool:

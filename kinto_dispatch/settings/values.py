@@ -69,7 +69,12 @@ class ChannelSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DispatchSettings:
-    """Everything that kinto-dispatch reads from Kinto's configuration."""
+    """Everything that kinto-dispatch reads from Kinto's configuration.
+
+    Without ``queue_url`` the queue lies in ``queue_dir``, an absolute path. Its default is in the
+    user's state directory (``XDG_STATE_HOME``, else ``~/.local/state``), the same for all
+    processes of one Kinto: those who run as different users have to set it.
+    """
 
     channels: tuple[ChannelSettings, ...]
     queue_url: SecretStr | None = None

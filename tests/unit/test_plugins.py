@@ -76,7 +76,7 @@ def module(site: Path) -> WriteModule:
     def write(source: str) -> str:
         name = f"plugin_under_test_{next(numbers)}"
         head = (
-            "from typing import Any\n"
+            "from collections.abc import Sequence\n"
             "from pydantic import *\nfrom pydantic import AliasPath\n"
             "from kinto_dispatch import Addresses, Delivered, hookimpl\n"
         )
@@ -144,9 +144,10 @@ class Channel:
         username: str | None = None
         password: SecretStr | None = None
         sender: str = Field("x@y", alias="from")
-        recipients: Addresses = ()
+        recipients: Addresses = Field((), max_length=2)
         numbers: list[int] = []
         words: tuple[str, ...] | None = None
+        more: Sequence[str] = ()
         tags: set[str] = set()
         headers: dict[str, str] = {}
         secrets: list[SecretStr] = []
@@ -410,6 +411,7 @@ async def test_a_module_is_not_closed(module: WriteModule) -> None:
         ("recipients", "a@b, c@d", "recipients", ("a@b", "c@d")),
         ("numbers", "1 2\n3", "numbers", [1, 2, 3]),
         ("words", "a b", "words", ("a", "b")),
+        ("more", "a b", "more", ["a", "b"]),
         ("tags", "a b a", "tags", {"a", "b"}),
         ("headers", '{"a": "b"}', "headers", {"a": "b"}),
         ("port", "2525", "port", 2525),
@@ -492,6 +494,7 @@ def test_models_may_hold_models(module: WriteModule) -> None:
         ({"port": "smtp"}, "port", "'smtp'; expected a valid integer"),
         ({"tls": "ja"}, "tls", "'ja'; expected a valid boolean"),
         ({"numbers": "1 x"}, "numbers", "'1 x'"),
+        ({"recipients": "a, b, c"}, "recipients", "'a, b, c'; expected another value: Tuple"),
         ({"headers": "a"}, "headers", "no JSON"),
         ({"headers": "[]"}, "headers", "a JSON object"),
         ({"headers": f'{{"a": ["{CANARY}"]}}'}, "headers", "a secret value"),
