@@ -35,6 +35,9 @@ USER = ("alice", "s3cr3t")
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
 
+KINTO = "from kinto.__main__ import main; raise SystemExit(main())"
+"""The command ``kinto``; the package does nothing under ``python -m``."""
+
 INI = """\
 [app:main]
 use = egg:kinto
@@ -144,12 +147,12 @@ class LocalKinto:
     def start(self) -> None:
         """Start all processes; returns when Kinto answers."""
         if not self._migrated:
-            self._migrate()
+            self.migrate()
         descriptor = self._socket.fileno()
         for _ in range(self._count):
             self._processes.append(
                 self._spawn(
-                    "kinto_dispatch.testing.serve_kinto",
+                    *("-m", "kinto_dispatch.testing.serve_kinto"),
                     *(str(self.ini), str(descriptor), str(self._threads)),
                     descriptor=descriptor,
                 )
@@ -186,16 +189,15 @@ class LocalKinto:
     ) -> None:
         self.stop()
 
-    def _migrate(self) -> None:
-        process = self._spawn("kinto", "migrate", "--ini", str(self.ini))
+    def migrate(self) -> None:
+        """Run the real ``kinto migrate``. The first ``start`` does so by itself."""
+        process = self._spawn("-c", KINTO, "migrate", "--ini", str(self.ini))
         process.communicate()
         if process.returncode != 0:
             raise AssertionError(f"kinto migrate failed: {self._last_words()}")
         self._migrated = True
 
-    def _spawn(
-        self, module: str, *arguments: str, descriptor: int | None = None
-    ) -> subprocess.Popen[bytes]:
+    def _spawn(self, *arguments: str, descriptor: int | None = None) -> subprocess.Popen[bytes]:
         path = [str(self._directory), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
         environ = {
             **os.environ,
@@ -204,7 +206,7 @@ class LocalKinto:
         }
         with self.log_file.open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
+                [sys.executable, *arguments],
                 # The process ends when this pipe closes, so when the tests are killed.
                 stdin=subprocess.PIPE,
                 stdout=log,

@@ -9,7 +9,6 @@ import logging
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -447,25 +446,28 @@ def test_on_failure_abort_lets_pass_what_is_told(storage: dict[str, str], plugin
 
 
 def test_no_connection_stays_in_a_transaction(postgresql_url: str, plugin: Write) -> None:
-    """After a refusal every connection is free again: nothing is locked, and no thread of the web
-    server keeps one. That holds even if rendering the error asks the database again."""
+    """After a refusal every connection is free again, even if rendering the error asks the
+    database once more: nothing stays locked."""
     judge = plugin(VETOES)
     settings = ini(
         {"kinto.storage_url": postgresql_url}, judge={"plugin": judge, "phase": "before_commit"}
     )
-    settings["multiauth.policies"] = "account basicauth"
-    settings["kinto.includes"] = "kinto.plugins.accounts"
-    settings["multiauth.policy.account.use"] = (
-        "kinto.plugins.accounts.authentication.AccountsAuthenticationPolicy"
-    )
+    settings["kinto.includes"] = plugin("""
+        from pyramid.httpexceptions import HTTPForbidden
+
+        def render(error, request):
+            request.registry.storage.count_all("record", "/buckets/b/collections/c")
+            return error
+
+        def includeme(config):
+            config.add_exception_view(render, context=HTTPForbidden, request_method="PUT")
+    """)
     app = start(settings)
-    for status in (403, 401, 404):
+    for status in (403, 404):
         module(judge).status = status
-        # In another thread, as a web server would, and the connection lives on with it.
-        thread = threading.Thread(target=put, args=(app, status), kwargs={"bad": True})
-        thread.start()
-        thread.join()
-    assert _idle_in_transaction(postgresql_url) == []
+        # This thread lives on, as those of a web server do.
+        put(app, status, bad=True)
+        assert _idle_in_transaction(postgresql_url) == []
     app.put_json(RECORD, {"data": {}}, status=201)
 
 

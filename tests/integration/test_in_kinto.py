@@ -1,0 +1,557 @@
+"""kinto-dispatch inside a real Kinto: how it starts, where events go, what operators see."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyramid.exceptions import ConfigurationError
+
+from kinto_dispatch.event import Event
+from kinto_dispatch.queue import open_log, open_queue
+from kinto_dispatch.queue.embedded import stop_server
+from kinto_dispatch.testing.kinto import LocalKinto, make_app
+from kinto_dispatch.testing.valkey import LocalValkey
+from kinto_dispatch.testing.waiting import eventually
+
+
+RECORD = "/buckets/b/collections/c/records/r"
+BASE = "kinto.event_listeners.dispatch."
+NOWHERE = "redis://127.0.0.1:1/0"
+ASYNC = """
+    async def on_event_async(event, channel, delivery):
+        pass
+"""
+SYNC = """
+    def on_event(event, channel):
+        pass
+"""
+
+numbers = itertools.count()
+Write = Callable[[str], str]
+Settings = dict[str, str]
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
+    """Writes a plugin into a file on the import path; returns the name for the ini."""
+    monkeypatch.syspath_prepend(tmp_path)
+    written: list[str] = []
+
+    def write(body: str) -> str:
+        name = f"plugin_in_kinto_{next(numbers)}"
+        source = textwrap.dedent(body)
+        for hook in ("async def on_event_async", "def on_event("):
+            source = source.replace(f"\n{hook}", f"\n@hookimpl\n{hook}")
+        (tmp_path / f"{name}.py").write_text(f"from kinto_dispatch import *\n{source}")
+        written.append(name)
+        return name
+
+    yield write
+    for name in written:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def queue_dir(tmp_path: Path) -> Iterator[Path]:
+    """Where an embedded server would be; whatever runs there ends with the test."""
+    directory = tmp_path / "queue"
+    yield directory
+    stop_server(directory)
+
+
+@pytest.fixture
+def ini(plugin: Write, queue_dir: Path) -> Settings:
+    """One async channel, an embedded queue, everything in memory."""
+    return {
+        "kinto.event_listeners": "dispatch",
+        f"{BASE}use": "kinto_dispatch",
+        f"{BASE}queue_dir": str(queue_dir),
+        f"{BASE}channels": "ops",
+        f"{BASE}channels.ops.plugin": plugin(ASYNC),
+    }
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path) -> Iterator[LocalValkey]:
+    """A server that the test may stop, kill and pause; not yet started."""
+    (tmp_path / "valkey").mkdir()
+    server = LocalValkey(tmp_path / "valkey")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(autouse=True)
+def _log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="kinto_dispatch")
+
+
+def heartbeat(app: Any) -> bool:
+    answer = app.get("/__heartbeat__", expect_errors=True)
+    return bool(answer.json["dispatch"])
+
+
+def dispatcher(app: Any) -> Any:
+    return app.app.registry.kinto_dispatch
+
+
+def logged_events(app: Any) -> list[Event]:
+    """What the log holds, read as a router would."""
+
+    async def read() -> list[Event]:
+        queue = open_queue(dispatcher(app).configuration.settings)
+        entries = await queue.read_log("0-0", 1000)
+        await queue.close()
+        return [Event.decode(entry.body) for entry in entries]
+
+    return asyncio.run(read())
+
+
+def a_worker_comes_by(app: Any) -> None:
+    async def beat() -> None:
+        queue = open_queue(dispatcher(app).configuration.settings)
+        await queue.beat("a worker", {}, 1.0)
+        await queue.close()
+
+    asyncio.run(beat())
+
+
+def query(url: str, statement: str) -> list[Any]:
+    import psycopg2
+
+    connection = psycopg2.connect(url)
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(statement)
+            return list(cursor.fetchall()) if cursor.description else []
+    finally:
+        connection.close()
+
+
+def outbox(url: str) -> list[Event]:
+    rows = query(url, "SELECT body FROM kinto_dispatch_outbox ORDER BY id")
+    return [Event.decode(bytes(body)) for (body,) in rows]
+
+
+# --- starting ------------------------------------------------------------------------------------
+
+
+def test_loading_starts_and_connects_nothing(
+    ini: Settings, queue_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Kinto starts without a queue; it says what each channel is and what it needs."""
+    make_app({**ini, f"{BASE}channels.ops.resources": "record"})
+    assert not queue_dir.exists()
+    text = "\n".join(caplog.messages)
+    assert "Channel 'ops'" in text
+    assert "async, in the worker" in text
+    assert "kinto-dispatch worker" in text
+    assert str(queue_dir) in text
+    assert "no transaction that an outbox could join" in text
+
+
+def test_the_start_says_what_cannot_be_undone(
+    ini: Settings, plugin: Write, postgresql_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On memory storage a refused write stays; nothing of that is said on PostgreSQL."""
+    sync = {
+        f"{BASE}channels.ops.plugin": plugin(SYNC),
+        f"{BASE}channels.ops.mode": "sync",
+        f"{BASE}channels.ops.phase": "before_commit",
+    }
+    make_app({**ini, **sync})
+    assert "cannot undo a write" in caplog.text
+    caplog.clear()
+    make_app({**ini, **sync, "kinto.storage_url": postgresql_url})
+    assert "before_commit" in caplog.text
+    assert "undo" not in caplog.text
+    assert "no transaction" not in caplog.text
+
+
+def test_everything_wrong_is_told_at_once(ini: Settings) -> None:
+    """The start stops with one error that names every mistake as the operator typed it."""
+    wrong = {
+        f"{BASE}channels.ops.plugin": "no_such_module",
+        f"{BASE}channels.ops.mode": "snyc",
+        f"{BASE}queue_url": "not a url",
+    }
+    with pytest.raises(ConfigurationError) as raised:
+        make_app({**ini, **wrong})
+    text = str(raised.value)
+    assert "no_such_module" in text
+    assert f"{BASE}channels.ops.mode" in text
+    assert f"{BASE}queue_url" in text
+
+
+def test_no_error_of_ours_is_taken_for_another_module(
+    ini: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kinto swallows ImportError and AttributeError from a listener; it never gets one."""
+    monkeypatch.setattr("kinto_dispatch.listener.wiring.DISTRIBUTION", "not-installed")
+    with pytest.raises(ConfigurationError, match="PackageNotFoundError"):
+        make_app(ini)
+
+
+def test_a_channel_that_cannot_be_loaded_stops_nobody_else(
+    ini: Settings, plugin: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Kinto starts, the log and the heartbeat say which channel has failed, the others run."""
+    more = {
+        f"{BASE}channels": "bad good",
+        f"{BASE}channels.bad.plugin": plugin("import not_there_at_all"),
+        f"{BASE}channels.bad.mode": "sync",
+        f"{BASE}channels.good.plugin": plugin(
+            "calls = []\n\ndef on_event(event, channel):\n    calls.append(event)\n"
+        ),
+        f"{BASE}channels.good.mode": "sync",
+    }
+    settings = {key: value for key, value in ini.items() if ".ops." not in key}
+    app = make_app({**settings, **more})
+    app.put("/buckets/b")
+    assert len(sys.modules[more[f"{BASE}channels.good.plugin"]].calls) == 1
+    assert not heartbeat(app)
+    assert "channel 'bad' has failed" in caplog.text
+    assert "not_there_at_all" in caplog.text
+
+
+def test_a_missing_outbox_stops_the_start(ini: Settings, postgresql_url: str) -> None:
+    """Rather than refusing every write, Kinto does not start and says what to run."""
+    settings = {**ini, "kinto.storage_url": postgresql_url}
+    with pytest.raises(ConfigurationError, match="Run `kinto migrate`"):
+        make_app(settings, migrate=False)
+    make_app(settings, migrate=True)
+    make_app(settings, migrate=False)
+
+
+def test_a_missing_outbox_stops_no_start_without_async_channels(
+    ini: Settings, plugin: Write, postgresql_url: str
+) -> None:
+    """Sync channels alone need no outbox."""
+    sync = {f"{BASE}channels.ops.plugin": plugin(SYNC), "kinto.storage_url": postgresql_url}
+    make_app({**ini, **sync}, migrate=False)
+
+
+def test_kinto_starts_without_its_database(
+    ini: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whether the outbox exists cannot be asked then; Kinto starts all the same, as it always
+    does."""
+    url = f"postgresql://postgres@/nothing?host={tmp_path}"
+    make_app({**ini, "kinto.storage_url": url}, migrate=False)
+    assert "could not be checked that the outbox exists" in caplog.text
+
+
+def test_no_connection_is_left_for_forks_to_share(ini: Settings, postgresql_url: str) -> None:
+    """Servers fork after loading the application; until the first request nothing is open."""
+    make_app({**ini, "kinto.storage_url": postgresql_url})
+    others = "datname = current_database() AND pid <> pg_backend_pid()"
+    asked = f"SELECT count(*) FROM pg_stat_activity WHERE application_name = '' AND {others}"
+    # `kinto migrate` ran in this process and leaves connections of its own; a new process none.
+    before = query(postgresql_url, asked)
+    make_app({**ini, "kinto.storage_url": postgresql_url}, migrate=False)
+    assert query(postgresql_url, asked) <= before
+
+
+def test_kinto_migrate_makes_the_outbox_and_starts_nothing(
+    ini: Settings, tmp_path: Path, queue_dir: Path, postgresql_url: str
+) -> None:
+    """The real command, on an empty database: the table is there, and no server runs."""
+    kinto = LocalKinto({**ini, "kinto.storage_url": postgresql_url}, tmp_path)
+    try:
+        kinto.migrate()
+    finally:
+        kinto.stop()
+    assert not queue_dir.exists()
+    assert outbox(postgresql_url) == []
+
+
+def test_several_aliases_share_one_dispatcher(ini: Settings, plugin: Write) -> None:
+    """Whatever the aliases are called, there is one capability and one heartbeat."""
+    more = {
+        "kinto.event_listeners": "dispatch send_email",
+        "kinto.event_listeners.send_email.use": "kinto_dispatch",
+        "kinto.event_listeners.send_email.plugin": plugin(SYNC),
+    }
+    app = make_app({**ini, **more})
+    names = [channel.name for channel in dispatcher(app).configuration.channels]
+    assert names == ["ops", "send_email"]
+    assert "dispatch" in app.get("/").json["capabilities"]
+    assert heartbeat(app)
+
+
+def test_the_capability_says_nothing_in_confidence(ini: Settings) -> None:
+    """Anybody may read it: what is in use, but no channel, no destination, no queue."""
+    app = make_app(ini)
+    capability = app.get("/").json["capabilities"]["dispatch"]
+    assert set(capability) == {"description", "url", "version", "plugins"}
+    assert capability["plugins"] == [ini[f"{BASE}channels.ops.plugin"]]
+    text = json.dumps(capability)
+    assert "ops" not in text
+    assert "queue" not in text
+
+
+# --- with an outbox ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_outbox(ini: Settings, postgresql_url: str) -> Settings:
+    """PostgreSQL storage, and a queue that cannot be reached."""
+    return {**ini, "kinto.storage_url": postgresql_url, f"{BASE}queue_url": NOWHERE}
+
+
+def test_events_commit_with_the_records(with_outbox: Settings, postgresql_url: str) -> None:
+    """A write puts its events into the outbox, in order; the queue is not asked for anything."""
+    app = make_app(with_outbox)
+    paths = ["/buckets/b", "/buckets/b/collections/c", RECORD]
+    started = time.monotonic()
+    app.post_json("/batch", {"requests": [{"method": "PUT", "path": path} for path in paths]})
+    assert time.monotonic() - started < 1
+    assert [event.uri for event in outbox(postgresql_url)] == paths
+
+
+def test_what_is_rolled_back_leaves_the_outbox_too(
+    with_outbox: Settings, postgresql_url: str, plugin: Write
+) -> None:
+    """A write that another plugin refuses, and one that a batch rolls back, leave no row."""
+    with_outbox["kinto.includes"] = plugin("""
+        from kinto.core.errors import http_error
+        from kinto.core.events import ResourceChanged
+        from pyramid.httpexceptions import HTTPConflict
+        import transaction
+
+        def refuse(event):
+            def fail():
+                raise RuntimeError("the commit fails")
+
+            for impacted in event.impacted_objects:
+                if impacted["new"]["id"] == "refused":
+                    raise RuntimeError("refused")
+                if impacted["new"]["id"] == "late":
+                    # After the outbox was written.
+                    transaction.get().addBeforeCommitHook(fail)
+
+        def conflict(request):
+            raise http_error(HTTPConflict())
+
+        def includeme(config):
+            config.add_subscriber(refuse, ResourceChanged)
+            config.add_route("conflict", "/conflict")
+            config.add_view(conflict, route_name="conflict")
+    """)
+    app = make_app(with_outbox)
+    app.put("/buckets/refused", status=500)
+    app.put("/buckets/late", status=500)
+    paths = ["/buckets/before", "/conflict", "/buckets/after"]
+    app.post_json("/batch", {"requests": [{"method": "PUT", "path": path} for path in paths]})
+    assert [event.uri for event in outbox(postgresql_url)] == ["/buckets/after"]
+
+
+def test_an_outbox_that_cannot_be_written_refuses_the_write(
+    with_outbox: Settings, postgresql_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What could not be announced does not happen: 503, come again, and nothing is stored."""
+    app = make_app(with_outbox)
+    query(postgresql_url, "ALTER TABLE kinto_dispatch_outbox RENAME TO gone")
+    answer = app.put("/buckets/b", status=503)
+    assert answer.headers["Retry-After"] == "3"
+    assert answer.json["errno"] == 201
+    assert "outbox cannot be written" in caplog.text
+    query(postgresql_url, "ALTER TABLE gone RENAME TO kinto_dispatch_outbox")
+    app.put("/buckets/b", status=201)
+    assert [event.uri for event in outbox(postgresql_url)] == ["/buckets/b"]
+
+
+def test_without_async_channels_nothing_is_kept(
+    ini: Settings, plugin: Write, postgresql_url: str, queue_dir: Path
+) -> None:
+    """Sync channels touch neither outbox nor log, on either storage."""
+    sync = {f"{BASE}channels.ops.plugin": plugin(SYNC)}
+    for storage in ({}, {"kinto.storage_url": postgresql_url}):
+        app = make_app({**ini, **sync, **storage})
+        app.put("/buckets/b")
+        assert heartbeat(app)
+    assert outbox(postgresql_url) == []
+    assert not queue_dir.exists()
+
+
+# --- direct mode ---------------------------------------------------------------------------------
+
+
+def test_without_an_outbox_the_log_has_it_when_the_client_has_its_answer(
+    ini: Settings, queue_url: str
+) -> None:
+    """On memory storage the events are appended after the commit, before the response."""
+    app = make_app({**ini, f"{BASE}queue_url": queue_url})
+    app.put("/buckets/b")
+    app.put("/buckets/b/collections/c")
+    assert [event.uri for event in logged_events(app)] == [
+        "/buckets/b",
+        "/buckets/b/collections/c",
+    ]
+
+
+def test_postgresql_without_transactions_is_direct_too(
+    ini: Settings, queue_url: str, postgresql_url: str
+) -> None:
+    """With transaction_per_request off there is nothing to join, and no outbox is needed."""
+    settings = {
+        **ini,
+        f"{BASE}queue_url": queue_url,
+        "kinto.storage_url": postgresql_url,
+        "kinto.transaction_per_request": "false",
+    }
+    app = make_app(settings)
+    app.put("/buckets/b")
+    assert [event.uri for event in logged_events(app)] == ["/buckets/b"]
+
+
+def test_the_first_write_starts_the_embedded_queue(ini: Settings, queue_dir: Path) -> None:
+    """Starting a server takes longer than a write may wait; the event is not lost for that."""
+    app = make_app(ini)
+    assert not queue_dir.exists()
+    for number in range(3):
+        app.put(f"/buckets/b{number}")
+    eventually(lambda: dispatcher(app).direct.appended == 3, "the events to be appended")
+    uris = [event.uri for event in logged_events(app)]
+    assert uris == ["/buckets/b0", "/buckets/b1", "/buckets/b2"]
+    assert dispatcher(app).direct.dropped == 0
+
+
+def test_a_queue_that_is_away_costs_a_write_little(
+    ini: Settings, own_valkey: LocalValkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A queue that hangs costs one write its budget, the next ones nothing. A short absence loses
+    nothing, and the order stays."""
+    own_valkey.start()
+    app = make_app({**ini, f"{BASE}queue_url": own_valkey.url})
+    app.put("/buckets/b0")
+    own_valkey.pause()
+    times = []
+    for number in range(1, 4):
+        started = time.monotonic()
+        app.put(f"/buckets/b{number}")
+        times.append(time.monotonic() - started)
+    own_valkey.resume()
+    assert times[0] < 1
+    assert max(times[1:]) < 0.2
+    eventually(lambda: dispatcher(app).direct.appended == 4, "the events to be appended")
+    assert [event.bucket_id for event in logged_events(app)] == ["b0", "b1", "b2", "b3"]
+    assert "The queue takes events again" in caplog.text
+
+
+def test_what_the_queue_does_not_take_is_dropped_loudly(
+    ini: Settings,
+    own_valkey: LocalValkey,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The write succeeds; the log names each event that is lost, the heartbeat is red until the
+    queue takes an event again."""
+    monkeypatch.setattr("kinto_dispatch.listener.direct.KEEP_SECONDS", 0.3)
+    monkeypatch.setattr("kinto_dispatch.listener.heartbeat.PATIENCE_SECONDS", 0.2)
+    app = make_app({**ini, f"{BASE}queue_url": own_valkey.url})
+    app.put("/buckets/lost")
+    eventually(lambda: dispatcher(app).direct.dropped == 1, "the event to be given up")
+    (line,) = [line for line in caplog.records if line.message.startswith("Lost 1 events")]
+    assert line.levelno == logging.ERROR
+    (event_id,) = line.event_ids  # type: ignore[attr-defined]  # of our own
+    assert event_id in line.message
+    assert not heartbeat(app)
+    own_valkey.start()
+    a_worker_comes_by(app)
+    assert not heartbeat(app)
+    assert "1 events were lost" in caplog.text
+    app.put("/buckets/kept")
+    eventually(lambda: heartbeat(app), "the heartbeat to be green")
+    assert [event.bucket_id for event in logged_events(app)] == ["kept"]
+
+
+# --- the heartbeat -------------------------------------------------------------------------------
+
+
+def test_the_heartbeat_needs_the_queue(
+    ini: Settings, own_valkey: LocalValkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red while the queue of async channels cannot be reached or hangs, and never slow."""
+    monkeypatch.setattr("kinto_dispatch.listener.heartbeat.PATIENCE_SECONDS", 0.2)
+    app = make_app({**ini, f"{BASE}queue_url": own_valkey.url})
+    assert not heartbeat(app)
+    own_valkey.start()
+    assert heartbeat(app)
+    own_valkey.pause()
+    started = time.monotonic()
+    assert not heartbeat(app)
+    assert time.monotonic() - started < 5
+    own_valkey.resume()
+    assert heartbeat(app)
+
+
+def test_the_heartbeat_starts_an_embedded_queue(ini: Settings, queue_dir: Path) -> None:
+    """Asking whether the queue can be reached makes it so, if it is ours."""
+    assert heartbeat(make_app(ini))
+    assert queue_dir.exists()
+
+
+def test_events_without_a_worker_turn_the_heartbeat_red(
+    ini: Settings, queue_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A forgotten worker is noticed as soon as there is something for it to do."""
+    app = make_app({**ini, f"{BASE}queue_url": queue_url})
+    assert heartbeat(app)
+    app.put("/buckets/b")
+    assert not heartbeat(app)
+    assert not heartbeat(app)
+    assert caplog.text.count("no worker was ever seen: run kinto-dispatch worker") == 1
+    a_worker_comes_by(app)
+    assert heartbeat(app)
+
+
+def test_events_in_the_outbox_wait_as_well(
+    with_outbox: Settings, queue_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With an outbox, what waits there counts."""
+    app = make_app({**with_outbox, f"{BASE}queue_url": queue_url})
+    assert heartbeat(app)
+    app.put("/buckets/b")
+    assert not heartbeat(app)
+    a_worker_comes_by(app)
+    assert heartbeat(app)
+
+
+# --- over HTTP -----------------------------------------------------------------------------------
+
+
+def test_several_processes_of_kinto_write_one_log(
+    ini: Settings, tmp_path: Path, queue_url: str
+) -> None:
+    """Real processes behind one port: killed and started again, they lose nothing committed."""
+    import requests
+
+    settings = {
+        **ini,
+        f"{BASE}queue_url": queue_url,
+        "kinto.bucket_create_principals": "system.Everyone",
+    }
+    auth = ("alice", "s3cr3t")
+    with LocalKinto(settings, tmp_path, processes=2) as kinto:
+        assert len(kinto.pids) == 2
+        for number in range(10):
+            url = f"{kinto.url}/buckets/b{number}"
+            requests.put(url, auth=auth, timeout=10).raise_for_status()
+            if number == 5:
+                kinto.kill()
+                kinto.start()
+    app = make_app(settings)
+    assert [event.bucket_id for event in logged_events(app)] == [f"b{n}" for n in range(10)]
+    log = open_log(dispatcher(app).configuration.settings, ("ops",))
+    assert len(log.summary()[0]) == 1
+    log.close()
