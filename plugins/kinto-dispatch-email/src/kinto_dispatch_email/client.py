@@ -16,6 +16,7 @@ from email.message import Message
 from email.utils import formataddr
 from functools import cached_property
 from io import BytesIO
+from typing import Any
 
 from apprise import NotifyFormat
 
@@ -126,6 +127,7 @@ class _BoundedSmtp(smtplib.SMTP):
         self._timer.daemon = True
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        self._host = host  # whom the certificate must name
         connected = socket.create_connection((host, port), timeout)
         # The same connection under another number: TLS takes the first one for itself.
         self._line = connected.dup()
@@ -168,8 +170,9 @@ def compose(mail: Mail) -> Message:
     _set(message, "Message-ID", mail.message_id)
     for name, boxes in (("To", header.to), ("Cc", header.cc), ("Reply-To", header.reply_to)):
         _set(message, name, _listed(boxes))
-    if "=?" in mail.subject:  # as it stands it would be decoded
-        _set(message, "Subject", Header(mail.subject, "utf-8").encode())
+    # What looks encoded would be decoded if it stayed as it is.
+    is_literal = mail.subject.isascii() and "=?" not in mail.subject
+    _set(message, "Subject", Header(mail.subject, "us-ascii" if is_literal else "utf-8"))
     for part in message.walk():
         if part.get_content_type() == "text/plain":
             del part["Content-Transfer-Encoding"]
@@ -193,7 +196,7 @@ def as_bytes(message: Message) -> bytes:
     return content.getvalue()
 
 
-def _set(message: Message, name: str, value: str) -> None:
+def _set(message: Message[Any, Any], name: str, value: str | Header) -> None:
     del message[name]
     if value:
         message[name] = value
