@@ -16,8 +16,8 @@ from pyramid.events import NewRequest
 from pyramid.httpexceptions import HTTPConflict, HTTPForbidden
 
 from kinto_dispatch.capture import Captured
-from kinto_dispatch.listener.commit import Commits
 from kinto_dispatch.event import Change, Event
+from kinto_dispatch.listener.commit import Commits
 from kinto_dispatch.testing.kinto import make_app
 
 
@@ -572,6 +572,36 @@ def test_a_failing_commit_is_not_announced(new_world: Callable[..., World]) -> N
 
     world = new_world(lambda config: config.add_subscriber(fail, ResourceChanged))
     world.put("a", status=500)
+    assert world.events == []
+
+
+class Unwilling:
+    """A resource that refuses to commit, as a database does on a conflict."""
+
+    def sortKey(self) -> str:
+        return "~~~"
+
+    def tpc_vote(self, current: Any) -> None:
+        raise RuntimeError("cannot commit")
+
+    def abort(self, current: Any) -> None:
+        pass
+
+    commit = tpc_begin = tpc_finish = tpc_abort = abort
+
+
+def test_a_database_that_refuses_the_commit(new_world: Callable[..., World]) -> None:
+    """When the commit itself fails, everything before it was in vain, and is not announced."""
+
+    def join(event: Any) -> None:
+        if event.payload["resource_name"] == "record":
+            transaction.get().join(Unwilling())
+
+    world = new_world(lambda config: config.add_subscriber(join, ResourceChanged))
+    world.put("a", status=500)
+    # The next request of a thread does this.
+    transaction.abort()
+    assert len(world.recorder.captured) == 1
     assert world.events == []
 
 
