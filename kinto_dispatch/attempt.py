@@ -65,6 +65,7 @@ class Attempter:
     def __init__(self, channel: Channel, *, clock: Callable[[], float] = time.time) -> None:
         self._channel = channel
         self._clock = clock
+        self._is_coroutine = channel.is_coroutine
         self._threads = ThreadPool(channel.name, channel.config.concurrency)
 
     async def attempt(self, claim: Claim) -> Settlement:
@@ -108,7 +109,7 @@ class Attempter:
             return Broken(_describe(error))
 
     async def _run_hook(self, event: Event, delivery: Delivery) -> Any:
-        if self._channel.is_coroutine:
+        if self._is_coroutine:
             return await self._channel.call_async(event, delivery)
         call = self._threads.submit(lambda: self._channel.call_async(event, delivery))
         return await asyncio.wrap_future(call)
@@ -136,17 +137,33 @@ def judge(result: Any, claim: Claim, channel: Channel) -> tuple[Fate, str, str |
         case None:
             return Done(), "delivered", None
         case Delivered(detail):
-            return Done(), "delivered", _short(detail)
+            return Done(), "delivered", _told(detail, channel)
         case Retry(reason, after):
-            return _again(claim, channel, "refused", reason, after), "retry", _short(reason)
+            return (
+                _again(claim, channel, "refused", reason, after),
+                "retry",
+                _told(reason, channel),
+            )
         case Rejected(reason):
-            return Dead("refused", _short(reason) or "refused"), "rejected", _short(reason)
+            return (
+                Dead("refused", _told(reason, channel) or "refused"),
+                "rejected",
+                _told(reason, channel),
+            )
         case Poison(reason):
-            return Dead("poison", _short(reason) or "poison"), "poison", _short(reason)
+            return (
+                Dead("poison", _told(reason, channel) or "poison"),
+                "poison",
+                _told(reason, channel),
+            )
         case Broken(reason, final=True):
-            return Dead("failed", _short(reason) or "failed"), "failed", _short(reason)
+            return (
+                Dead("failed", _told(reason, channel) or "failed"),
+                "failed",
+                _told(reason, channel),
+            )
         case Broken(reason):
-            return _again(claim, channel, "failed", reason, None), "failed", _short(reason)
+            return _again(claim, channel, "failed", reason, None), "failed", _told(reason, channel)
         case _:
             error = PluginError(
                 channel.config.plugin,
@@ -161,7 +178,9 @@ def _again(
 ) -> Fate:
     config = channel.config
     if retry.exhausted(claim.attempt, config.max_attempts):
-        return Dead(kind, f"{_short(reason)} (attempt {claim.attempt} of {config.max_attempts})")
+        return Dead(
+            kind, f"{_told(reason, channel)} (attempt {claim.attempt} of {config.max_attempts})"
+        )
     delay = retry.next_delay_seconds(claim.attempt, config.retry_delays_seconds, after)
     return Later(delay, claim.attempt + 1)
 
@@ -175,8 +194,9 @@ def _describe(error: BaseException) -> str:
     return str(error) if isinstance(error, DispatchError) else f"{type(error).__name__}: {error}"
 
 
-def _short(reason: str | None) -> str | None:
-    return None if reason is None else str(reason)[:REASON_LENGTH]
+def _told(reason: str | None, channel: Channel) -> str | None:
+    """What operators may read of a reason: bounded, and without the channel's secrets."""
+    return None if reason is None else channel.redact(str(reason))[:REASON_LENGTH]
 
 
 def _is_being_cancelled() -> bool:
