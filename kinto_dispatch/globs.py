@@ -81,7 +81,7 @@ def matches_text(pieces: Sequence[str], text: str) -> bool:
         return False
     at, end = len(first), len(text) - len(last)
     for piece in middle:
-        found = text.find(piece, at, max(at, end))
+        found = text.find(piece, at)
         if found < 0:
             return False
         at = found + len(piece)

@@ -167,8 +167,6 @@ def sorted_pairs(run: Run, value: Any) -> list[tuple[Any, Any]]:
 def join(run: Run, value: Any, separator: str = "", attribute: str | None = None) -> str:
     glue = run.text(separator)
     items = _attributes(run, value, attribute)
-    # Nothing is made before it is known to be short enough.
-    _check_length(len(glue) * max(0, len(items) - 1))
     texts: list[str] = []
     total = len(glue) * len(items)
     for item in items:

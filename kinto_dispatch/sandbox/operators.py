@@ -95,12 +95,6 @@ def _checked(result: Any) -> Number:
     return result  # type: ignore[no-any-return]
 
 
-def _multiply(left: Number, right: Number) -> Number:
-    if _bits(left) + _bits(right) > LARGEST_BITS:
-        raise OverflowError("the number is too large")
-    return left * right
-
-
 def _power(left: Number, right: Number) -> Any:
     if isinstance(left, int) and _bits(left) * abs(right) > LARGEST_BITS:
         raise OverflowError("the number is too large")
@@ -110,7 +104,7 @@ def _power(left: Number, right: Number) -> Any:
 _NUMERIC: Mapping[str, Callable[[Any, Any], Any]] = {
     "+": operator.add,
     "-": operator.sub,
-    "*": _multiply,
+    "*": operator.mul,
     "/": operator.truediv,
     "//": operator.floordiv,
     "%": operator.mod,

@@ -335,6 +335,10 @@ BOMBS = {
         "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}",
         WORK,
     ),
+    "nested loops over one list": (
+        "{% set x = range(9999) %}{% for a in x %}{% for b in x %}{% endfor %}{% endfor %}",
+        WORK,
+    ),
     "nested loops with work": (
         "{% for a in range(9999) %}{% for b in range(9999) %}{% set c = a * b %}"
         "{% endfor %}{% endfor %}",
@@ -423,6 +427,15 @@ def test_filters_on_long_data_are_bounded(source: str, bounded: Bounded) -> None
 
     result = bounded(attempt, seconds=1.0, megabytes=60)
     assert len(result) <= LONGEST_TEXT
+
+
+def test_indented_json_of_deep_data_is_bounded(bounded: Bounded) -> None:
+    """Each of many items, far to the right: it ends where the text is too long."""
+    deep: Any = list(range(20_000))
+    for _ in range(400):
+        deep = [deep]
+    reason = bounded(lambda: fault("{{ deep|tojson(8) }}", deep=deep), seconds=1.0, megabytes=10)
+    assert TEXT in reason
 
 
 def test_a_huge_record_costs_only_what_is_used_of_it(bounded: Bounded) -> None:
