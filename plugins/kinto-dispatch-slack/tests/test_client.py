@@ -1,0 +1,247 @@
+"""Every answer of Slack has its outcome, and nothing is sent where it should not go."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from kinto_dispatch import Delivered, Outcome, Rejected, Retry
+from kinto_dispatch.testing import LocalHttp, make_channel, make_delivery, make_event
+
+
+async def send(
+    url: str, timeout_seconds: float = 5.0, token: str | None = None, **options: str
+) -> Outcome:
+    """The outcome of one attempt in the worker."""
+    way = {"webhook_url": f"{url}/services/T0/B0/canary"}
+    if token:
+        way = {"token": token, "conversation": "C1", "api_url": f"{url}/api"}
+    channel = make_channel("slack", {"allow_networks": "127.0.0.0/8", **way, **options})
+    try:
+        async with asyncio.timeout(timeout_seconds + 5):
+            outcome: Outcome = await channel.call_async(
+                make_event(), make_delivery(timeout_seconds=timeout_seconds)
+            )
+        return outcome
+    finally:
+        await channel.close()
+
+
+async def test_a_message_is_the_channels_subject_and_text(http_sink: LocalHttp) -> None:
+    """By default those of Kinto's tutorial, as JSON to the webhook."""
+    assert await send(http_sink.url) == Delivered("200 ok")
+    (request,) = http_sink.requests
+    assert (request.method, request.path) == ("POST", "/services/T0/B0/canary")
+    assert request.headers["content-type"].startswith("application/json")
+    user = "basicauth:fea1e21d339299506d89e60f048cefd5b424ea641ba48267c35a4ce921439fa4"
+    assert json.loads(request.body)["text"] == f"record created\nUser id: {user}"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (400, b"invalid_payload", Rejected("400 invalid_payload")),
+        (400, b"user_not_found", Rejected("400 user_not_found")),
+        (403, b"action_prohibited", Rejected("403 action_prohibited")),
+        (404, b"no_service", Rejected("404 no_service")),
+        (410, b"channel_is_archived", Rejected("410 channel_is_archived")),
+        (408, b"", Retry("408")),
+        (500, b"rollup_error", Retry("500 rollup_error")),
+        (503, b"<h1>\r\n  sorry\n</h1>", Retry("503 <h1> sorry </h1>")),
+    ],
+)
+async def test_a_refusal_is_told_in_slacks_words(
+    http_sink: LocalHttp, status: int, body: bytes, expected: Outcome
+) -> None:
+    """What may pass is tried again; what will not is a dead letter."""
+    http_sink.answer(status, body)
+    assert await send(http_sink.url) == expected
+    assert len(http_sink.requests) == 1
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize(
+    ("header", "after"), [("30", 30.0), ("0", 0.0), ("soon", None), ("-1", None), (None, None)]
+)
+async def test_slack_says_when_to_come_back(
+    http_sink: LocalHttp, status: int, header: str | None, after: float | None
+) -> None:
+    """In seconds; what is no number is left to the schedule. The client itself never repeats."""
+    http_sink.answer(status, b"ratelimited", {"Retry-After": header} if header else {})
+    assert await send(http_sink.url) == Retry(f"{status} ratelimited", after)
+    assert len(http_sink.requests) == 1
+
+
+async def test_a_bot_shows_its_token_and_says_where(http_sink: LocalHttp) -> None:
+    """And tells operators the message's timestamp."""
+    http_sink.answer(200, b'{"ok": true, "channel": "C1", "ts": "1503435956.000247"}')
+    assert await send(http_sink.url, token="xoxb-1") == Delivered("message 1503435956.000247")
+    (request,) = http_sink.requests
+    assert request.path == "/api/chat.postMessage"
+    assert request.headers["authorization"] == "Bearer xoxb-1"
+    assert json.loads(request.body)["channel"] == "C1"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (200, b'{"ok": false, "error": "invalid_auth"}', Rejected("invalid_auth")),
+        (200, b'{"ok": false, "error": "not_in_channel"}', Rejected("not_in_channel")),
+        (200, b'{"ok": false, "error": "fatal_error"}', Retry("fatal_error", 7.0)),
+        (200, b'{"ok": false, "error": "ratelimited"}', Retry("ratelimited", 7.0)),
+        (429, b'{"ok": false}', Retry('429 {"ok": false}', 7.0)),
+        (500, b"oops", Retry("500 oops", 7.0)),
+        (404, b"no such page", Rejected("404 no such page")),
+    ],
+)
+async def test_a_bot_learns_why(
+    http_sink: LocalHttp, status: int, body: bytes, expected: Outcome
+) -> None:
+    """The API says 200 to what it understands, and the error beside it."""
+    http_sink.answer(status, body, {"Retry-After": "7"})
+    assert await send(http_sink.url, token="xoxb-1") == expected
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"ok", b"<html>", b"[]", b'{"ok": 1}', b'{"ok": false}', b"[" * 60_000]
+)
+async def test_a_bot_does_not_take_any_answer_for_success(
+    http_sink: LocalHttp, body: bytes
+) -> None:
+    """Something in between may say 200 to everything."""
+    http_sink.answer(200, body)
+    outcome = await send(http_sink.url, token="xoxb-1")
+    assert isinstance(outcome, Retry)
+    assert "not from Slack" in outcome.reason
+
+
+# --- where it goes -------------------------------------------------------------------------
+
+
+async def test_a_name_for_a_private_address_is_refused(http_sink: LocalHttp) -> None:
+    """Once it is resolved; the dead letter says what to set."""
+    outcome = await send(f"https://localhost:{http_sink.port}", allow_networks="10.0.0.0/8")
+    assert isinstance(outcome, Rejected)
+    assert "localhost (127.0.0.1) is refused: loopback" in outcome.reason
+    assert "allow_hosts = localhost" in outcome.reason
+    assert http_sink.requests == []
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_redirects_are_not_followed(http_sink: LocalHttp, status: int) -> None:
+    """A message goes where the operator said or nowhere."""
+    with LocalHttp() as elsewhere:
+        http_sink.answer(status, headers={"Location": f"{elsewhere.url}/canary"})
+        outcome = await send(http_sink.url)
+        assert isinstance(outcome, Rejected)
+        assert "redirect" in outcome.reason
+        assert "canary" not in outcome.reason
+        assert elsewhere.requests == []
+
+
+async def test_proxies_of_the_environment_are_not_used(
+    http_sink: LocalHttp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would see the secret, and go around the guard."""
+    with LocalHttp() as proxy:
+        for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, proxy.url)
+        assert isinstance(await send(http_sink.url), Delivered)
+        assert proxy.requests == []
+
+
+# --- servers that misbehave ----------------------------------------------------------------
+
+
+async def test_a_huge_answer_is_not_read(http_sink: LocalHttp) -> None:
+    """Its beginning goes into the reason."""
+    http_sink.answer(500, b"x" * 50_000_000)
+    outcome = await send(http_sink.url)
+    assert isinstance(outcome, Retry)
+    assert 100 < len(outcome.reason) < 1000
+
+
+async def test_an_answer_in_no_known_encoding_is_an_answer(http_sink: LocalHttp) -> None:
+    """What cannot be read is shown as such."""
+    http_sink.answer(404, b"\xff\xfe", {"Content-Type": "text/html; charset=klingon"})
+    assert await send(http_sink.url) == Rejected("404 \ufffd\ufffd")
+
+
+@contextmanager
+def server(talk: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A server that talks like this to its one client."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(10)
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65_536)
+                try:
+                    talk(connection)
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        thread.join()
+
+
+def drip(start: bytes, piece: bytes) -> Callable[[socket.socket], None]:
+    """An answer that never ends."""
+
+    def talk(connection: socket.socket) -> None:
+        connection.sendall(start)
+        while True:
+            connection.sendall(piece)
+            time.sleep(0.1)
+
+    return talk
+
+
+@pytest.mark.parametrize(
+    "talk",
+    [
+        drip(b"HTTP/1.1 200 ", b"x"),
+        drip(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
+        drip(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", b"x"),
+        drip(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+    ],
+)
+async def test_an_answer_that_does_not_end_does_not_outlast_the_deadline(
+    talk: Callable[[socket.socket], None],
+) -> None:
+    """However often a little of it comes, in the headers or after them."""
+    with server(talk) as url:
+        started = time.monotonic()
+        assert await send(url, timeout_seconds=0.5) == Retry("no answer within 0.5 s")
+        assert time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"\r\n\r\n",
+        b"220 smtp.example.com ESMTP\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 20_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nx",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+async def test_what_is_no_answer_is_tried_again(answer: bytes) -> None:
+    """Without the secret in the reason, which the library quotes with the URL."""
+    with server(lambda connection: connection.sendall(answer)) as url:
+        outcome = await send(url)
+        assert isinstance(outcome, Retry), outcome
+        assert outcome.reason
+        assert "canary" not in outcome.reason
