@@ -44,6 +44,6 @@ def queue_location(settings: DispatchSettings) -> str:
     """Where the queue is, for messages: never with a password."""
     if settings.queue_url is None:
         return f"embedded in {settings.queue_dir}"
-    from kinto_dispatch.queue.client import without_password
+    from kinto_dispatch.queue.refusals import without_password
 
     return without_password(settings.queue_url.get_secret_value())

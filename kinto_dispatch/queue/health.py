@@ -3,42 +3,83 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from kinto_dispatch.queue.protocol import QueueHealth
 
 
 OLDEST = (6, 2)
+NEARLY_FULL = 0.9
 
 
-def inspect(info: Mapping[str, Any]) -> QueueHealth:
-    """Judge the answer to ``INFO``, which every user of the server may ask for."""
+def read_info(text: bytes) -> Mapping[str, str]:
+    """The answer to ``INFO`` as names and values."""
+    lines = text.decode("utf-8", "replace").splitlines()
+    pairs = (line.partition(":") for line in lines if not line.startswith("#"))
+    return {name: value for name, colon, value in pairs if colon}
+
+
+def judge(info: Mapping[str, str], appendfsync: str | None = None) -> QueueHealth:
+    """Judge a server. Its ``INFO`` is enough; ``appendfsync`` is told where ``CONFIG`` may be
+    asked."""
     server = "valkey" if "valkey_version" in info else "redis"
-    version = str(info.get("valkey_version") or info.get("redis_version", "?"))
     return QueueHealth(
         server=server,
-        version=version,
-        run_id=str(info.get("run_id", "")),
-        used_memory_bytes=int(info.get("used_memory", 0)),
-        max_memory_bytes=int(info.get("maxmemory", 0)),
-        warnings=tuple(_warnings(info)),
+        version=info.get(f"{server}_version", "?"),
+        run_id=info.get("run_id", ""),
+        used_memory_bytes=_number(info, "used_memory"),
+        max_memory_bytes=_number(info, "maxmemory"),
+        warnings=(*_misfits(info), *_durability(info, appendfsync), *_memory(info)),
     )
 
 
-def _warnings(info: Mapping[str, Any]) -> Iterator[str]:
-    spoken = str(info.get("redis_version", "0.0"))
-    if tuple(int(part) for part in spoken.split(".")[:2]) < OLDEST:
-        yield f"the server speaks Redis {spoken}; 6.2 or newer is needed."
+def _misfits(info: Mapping[str, str]) -> Iterator[str]:
+    # Valkey says here which Redis it speaks like.
+    version = info.get("redis_version", "")
+    if version and _is_too_old(version):
+        yield f"The server speaks Redis {version}; 6.2 or newer is needed."
+    if info.get("role") == "slave":
+        yield "The server is a replica and takes no writes. Point queue_url to the primary."
+    if info.get("cluster_enabled") == "1":
+        yield "The server is a node of a cluster. Point queue_url to one without cluster mode."
+
+
+def _is_too_old(version: str) -> bool:
+    numbers = [int(part) for part in version.split(".")[:2] if part.isdigit()]
+    return tuple(numbers) < OLDEST
+
+
+def _durability(info: Mapping[str, str], appendfsync: str | None) -> Iterator[str]:
+    if info.get("aof_enabled") == "0":
+        yield (
+            "The server keeps no append-only file, so its end loses what was queued since its "
+            "last snapshot. Set appendonly yes."
+        )
+    elif appendfsync == "no":
+        yield (
+            "The server leaves it to its system when to write (appendfsync no), so a crash loses "
+            "about half a minute. Set appendfsync everysec or always."
+        )
+    for name, what in (
+        ("aof_last_write_status", "append to its file"),
+        ("aof_last_bgrewrite_status", "rewrite its append-only file"),
+        ("rdb_last_bgsave_status", "save its snapshot"),
+    ):
+        if info.get(name, "ok") != "ok":
+            yield f"The server could not {what}. Its log says why; often the disk is full."
+
+
+def _memory(info: Mapping[str, str]) -> Iterator[str]:
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         yield (
-            f"maxmemory-policy is {policy}, so the server may drop what is queued without a word. "
+            f"The server may drop what is queued without a word (maxmemory-policy is {policy}). "
             "Set maxmemory-policy noeviction."
         )
-    if not int(info.get("aof_enabled", 0)):
-        yield (
-            "appendonly is off, so a crash of the server loses what is queued. Set appendonly yes."
-        )
-    used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
-    if limit and used > 0.9 * limit:
-        yield f"{used:,} of {limit:,} bytes of maxmemory are used. Raise maxmemory."
+    used, limit = _number(info, "used_memory"), _number(info, "maxmemory")
+    if limit and used > NEARLY_FULL * limit:
+        yield f"The server uses {used:,} of {limit:,} bytes of maxmemory. Raise maxmemory."
+
+
+def _number(info: Mapping[str, str], name: str) -> int:
+    value = info.get(name, "")
+    return int(value) if value.isdigit() else 0

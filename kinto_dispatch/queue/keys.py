@@ -2,53 +2,52 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 
 GROUP = "workers"
+"""The one consumer group of each lane."""
 
 
-@dataclass(frozen=True)
 class LogKeys:
-    """The keys of the log."""
+    """The keys of the log.
 
-    prefix: str
-    stream: str = field(init=False)
-    seen: str = field(init=False)
-    mark: str = field(init=False)
-    lanes: str = field(init=False)
+    ``seen`` is a sorted set of event ids by the time they came, ``mark`` the relay's last mark,
+    ``lanes`` a hash: the name of each lane and the id in the log where it begins.
+    """
 
-    def __post_init__(self) -> None:
-        for name in ("stream", "seen", "mark", "lanes"):
-            object.__setattr__(self, name, f"{self.prefix}:{{log}}:{name}")
+    def __init__(self, prefix: str) -> None:
+        self.stream = f"{prefix}:{{log}}:stream"
+        self.seen = f"{prefix}:{{log}}:seen"
+        self.mark = f"{prefix}:{{log}}:mark"
+        self.lanes = f"{prefix}:{{log}}:lanes"
 
 
-@dataclass(frozen=True)
+class WorkerKeys:
+    """The keys of the workers: ``until`` when each counts as alive, what it said of itself, and
+    whether one was ever ``seen``."""
+
+    def __init__(self, prefix: str) -> None:
+        self.until = f"{prefix}:{{workers}}:until"
+        self.info = f"{prefix}:{{workers}}:info"
+        self.seen = f"{prefix}:{{workers}}:seen"
+
+
 class LaneKeys:
-    """The keys of one lane."""
+    """The keys of one lane.
 
-    prefix: str
-    lane: str
-    stream: str = field(init=False)
-    cursor: str = field(init=False)
-    due: str = field(init=False)
-    held: str = field(init=False)
-    dead: str = field(init=False)
-    attempts: str = field(init=False)
-    paused: str = field(init=False)
-    strikes: str = field(init=False)
-    breaker: str = field(init=False)
+    ``due`` is a sorted set of what waits for its next attempt, by the server's time in
+    milliseconds, and ``held`` a hash with the entries themselves. ``strikes`` counts for an entry
+    how many workers it killed alone.
+    """
 
-    def __post_init__(self) -> None:
-        for name in (
-            "stream",
-            "cursor",
-            "due",
-            "held",
-            "dead",
-            "attempts",
-            "paused",
-            "strikes",
-            "breaker",
-        ):
-            object.__setattr__(self, name, f"{self.prefix}:{{lane:{self.lane}}}:{name}")
+    def __init__(self, prefix: str, lane: str) -> None:
+        tag = f"{prefix}:{{lane:{lane}}}"
+        self.lane = lane
+        self.stream = f"{tag}:stream"
+        self.cursor = f"{tag}:cursor"
+        self.due = f"{tag}:due"
+        self.held = f"{tag}:held"
+        self.dead = f"{tag}:dead"
+        self.attempts = f"{tag}:attempts"
+        self.paused = f"{tag}:paused"
+        self.strikes = f"{tag}:strikes"
+        self.breaker = f"{tag}:breaker"

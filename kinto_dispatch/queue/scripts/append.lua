@@ -1,21 +1,31 @@
 -- Append events to the log, each once within the window.
--- KEYS stream seen mark lanes; ARGV window_ms window_count bound(0/1) mark after {id body}...
--- Returns 0: no lane is registered, nothing was done; 1: the log has them; 2: another mark stands.
-if redis.call('EXISTS', KEYS[4]) == 0 then return 0 end
-local first = 6
-if ARGV[3] == '1' then
-  local mark = redis.call('GET', KEYS[3]) or ''
-  if mark == ARGV[4] then return 1 end
-  if mark ~= ARGV[5] then return 2 end
+-- KEYS stream seen mark lanes
+-- ARGV window_ms window_count, count_lanes lane..., bound expected mark last, {id body}...
+--   bound: '' for a call without mark, 'none' where the log must have none yet, 'at' where it must
+--   have the expected one; last: '1' in the call that completes what the mark stands for
+-- Returns {'unregistered'}: the log does not know one of the lanes, nothing was done.
+--         {'behind'}: another mark stands, nothing was done.
+--         {'appended', n}: the log has them all, and n of them are new.
+-- Does not free before it writes: where memory is full, it has to fail.
+local window_ms, window_count, count_lanes = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
+local at = 4 + count_lanes
+for i = 4, at - 1 do
+  if redis.call('HEXISTS', KEYS[4], ARGV[i]) == 0 then return {'unregistered'} end
 end
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - ARGV[1])
-redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -(ARGV[2] + 1))
-for i = first, #ARGV, 2 do
+local bound, expected, mark, last = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+if bound ~= '' then
+  local stands = redis.call('GET', KEYS[3])
+  if stands == mark then return {'appended', 0} end
+  if stands ~= (bound == 'at' and expected) then return {'behind'} end
+end
+local now, appended = now_ms(), 0
+for i = at + 4, #ARGV, 2 do
   if redis.call('ZADD', KEYS[2], 'NX', now, ARGV[i]) == 1 then
-    redis.call('XADD', KEYS[1], '*', 'b', ARGV[i + 1])
+    redis.call('XADD', KEYS[1], '*', 'body', ARGV[i + 1])
+    appended = appended + 1
   end
 end
-if ARGV[3] == '1' then redis.call('SET', KEYS[3], ARGV[4]) end
-return 1
+if bound ~= '' and last == '1' then redis.call('SET', KEYS[3], mark) end
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', '(' .. now - window_ms)
+redis.call('ZREMRANGEBYRANK', KEYS[2], 0, -(window_count + 1))
+return {'appended', appended}

@@ -1,16 +1,29 @@
--- Take over what has been idle for longer than its lease, oldest first.
--- KEYS stream strikes; ARGV group consumer lease_ms count. Returns {id token strikes fields}...
-local taken = {}
-local idle = redis.call('XPENDING', KEYS[1], ARGV[1], 'IDLE', ARGV[3], '-', '+', ARGV[4])
-for _, pending in ipairs(idle) do
-  local id = pending[1]
-  local claimed = redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[2], ARGV[3], id)
-  if claimed[1] and claimed[1][2] then
-    taken[#taken + 1] = {
-      id, pending[4] + 1, redis.call('HGET', KEYS[2], id) or '0', claimed[1][2],
-    }
+-- Take over what has been idle for longer than its lease, oldest first; nothing of a paused lane.
+-- KEYS stream strikes paused; ARGV group consumer lease_ms count
+-- Returns {{id token strikes fields}..., {id of an entry that is gone}...}.
+local PAGE = 100
+local taken, gone, from, wanted = {}, {}, '-', tonumber(ARGV[4])
+if redis.call('EXISTS', KEYS[3]) == 1 then return {taken, gone} end
+
+local function take(id, token)
+  local claimed = redis.call(
+    'XCLAIM', KEYS[1], ARGV[1], ARGV[2], ARGV[3], id, 'RETRYCOUNT', token
+  )[1]
+  if claimed and claimed[2] then
+    taken[#taken + 1] = {id, token, redis.call('HGET', KEYS[2], id) or '0', claimed[2]}
   else
+    -- Deleted while it was pending: servers before 7.0 keep it in their list of what is pending.
     redis.call('XACK', KEYS[1], ARGV[1], id)
+    gone[#gone + 1] = id
   end
 end
-return taken
+
+while #taken < wanted do
+  local page = redis.pcall('XPENDING', KEYS[1], ARGV[1], 'IDLE', ARGV[3], from, '+', PAGE)
+  if not page[1] then break end
+  for _, pending in ipairs(page) do
+    if #taken < wanted then take(pending[1], pending[4] + 1) end
+    from = '(' .. pending[1]
+  end
+end
+return {taken, gone}

@@ -1,10 +1,21 @@
--- Make lanes known; a new one begins at the end of the log. KEYS stream lanes; ARGV lane...
-local last = '0-0'
-if redis.call('EXISTS', KEYS[1]) == 1 then
+-- Make lanes known; a new one begins at the end of the log as it stands now.
+-- KEYS stream lanes; ARGV lane...
+-- Returns where each begins.
+local starts, last = {}, nil
+
+local function end_of_log()
+  if redis.call('EXISTS', KEYS[1]) == 0 then return '0-0' end
   local info = redis.call('XINFO', 'STREAM', KEYS[1])
-  for i = 1, #info, 2 do
-    if info[i] == 'last-generated-id' then last = info[i + 1] end
-  end
+  return get_field(info, 'last-generated-id')
 end
-for i = 1, #ARGV do redis.call('HSETNX', KEYS[2], ARGV[i], last) end
-return redis.call('HMGET', KEYS[2], unpack(ARGV))
+
+for i = 1, #ARGV do
+  local start = redis.call('HGET', KEYS[2], ARGV[i])
+  if not start then
+    last = last or end_of_log()
+    start = last
+    redis.call('HSET', KEYS[2], ARGV[i], start)
+  end
+  starts[i] = start
+end
+return starts

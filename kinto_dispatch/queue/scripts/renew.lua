@@ -1,12 +1,14 @@
--- Prolong leases of claims that are still held. KEYS stream; ARGV group, then id consumer token...
+-- Prolong the leases of claims that are still held.
+-- KEYS stream; ARGV group, MessagePack list of {id consumer token}
 -- Returns the positions (from 0) of those that were lost.
 local lost = {}
-for i = 2, #ARGV, 3 do
-  local pending = redis.call('XPENDING', KEYS[1], ARGV[1], ARGV[i], ARGV[i], 1)[1]
-  if pending and pending[2] == ARGV[i + 1] and pending[4] == tonumber(ARGV[i + 2]) then
-    redis.call('XCLAIM', KEYS[1], ARGV[1], ARGV[i + 1], 0, ARGV[i], 'JUSTID')
+for position, claim in ipairs(cmsgpack.unpack(ARGV[2])) do
+  local id, consumer, token = claim[1], claim[2], claim[3]
+  if holds(KEYS[1], ARGV[1], id, consumer, token) then
+    -- JUSTID leaves the count of deliveries, which is the token, as it is.
+    redis.call('XCLAIM', KEYS[1], ARGV[1], consumer, 0, id, 'JUSTID')
   else
-    lost[#lost + 1] = (i - 2) / 3
+    lost[#lost + 1] = position - 1
   end
 end
 return lost

@@ -1,55 +1,79 @@
 -- Carry out fates. Frees before it writes, so that it passes where memory is full.
 -- KEYS stream due held dead attempts strikes
--- ARGV group, MessagePack list of {id consumer token fate a b record}
---   fate 'done'; 'later' with delay_ms attempt; 'dead' with kind reason
--- Returns 1 or 0 for each: whether it counted.
+-- ARGV group, MessagePack list, the record of each; in the list stand
+--   id of what is done | {id consumer token 'later' delay_ms attempt}
+--   | {id consumer token 'dead' kind reason attempts}
+-- Returns for each whether it counted, as a text of 0 and 1.
+local CHUNK = 3000  -- Lua passes at most some 8,000 values to a function.
 local group = ARGV[1]
-local result, freed, writes, records = {}, {}, {}, {}
-for position, item in ipairs(cmsgpack.unpack(ARGV[2])) do
-  local id, fate = item[1], item[4]
-  local counts = 0
-  if fate == 'done' then
-    -- Whoever holds it by now: it has been delivered.
-    counts = redis.call('XACK', KEYS[1], group, id)
+local result, freed, moved, records = {}, {}, {}, {}
+
+local function close(id)
+  if redis.call('XACK', KEYS[1], group, id) == 0 then return false end
+  freed[#freed + 1] = id
+  return true
+end
+
+local function move(item)
+  local id = item[1]
+  local fields = holds(KEYS[1], group, id, item[2], item[3]) and fields_of(KEYS[1], id)
+  if not fields then return false end
+  moved[#moved + 1] = {item, fields}
+  return close(id)
+end
+
+local function put_off(item, fields, now)
+  -- It ended its attempt and left its worker alive, so it is suspect no longer.
+  local entry = entry_of(fields, tostring(item[6]), is_replay(fields) and 'replay' or '')
+  redis.call('HSET', KEYS[3], item[1], cmsgpack.pack(entry))
+  redis.call('ZADD', KEYS[2], now + item[5], item[1])
+end
+
+local function bury(item, fields, now)
+  redis.call(
+    'XADD', KEYS[4], '*',
+    'key', get_field(fields, 'key'), 'body', get_field(fields, 'body'),
+    'kind', item[5], 'reason', item[6], 'attempts', item[7], 'at', now
+  )
+end
+
+local items = cmsgpack.unpack(ARGV[2])
+for position, item in ipairs(items) do
+  if type(item) == 'string' then
+    result[position] = close(item)
   else
-    local pending = redis.call('XPENDING', KEYS[1], group, id, id, 1)[1]
-    if pending and pending[2] == item[2] and pending[4] == item[3] then
-      writes[#writes + 1] = {item, redis.call('XRANGE', KEYS[1], id, id)[1]}
-      counts = redis.call('XACK', KEYS[1], group, id)
-    end
-  end
-  result[position] = counts
-  if counts == 1 then
-    freed[#freed + 1] = id
-    records[#records + 1] = item[7]
+    result[position] = move(item)
   end
 end
-for start = 1, #freed, 1000 do
-  local stop = math.min(start + 999, #freed)
-  redis.call('XDEL', KEYS[1], unpack(freed, start, stop))
-  redis.call('HDEL', KEYS[6], unpack(freed, start, stop))
+for from = 1, #freed, CHUNK do
+  redis.call('XDEL', KEYS[1], unpack(freed, from, math.min(from + CHUNK - 1, #freed)))
 end
-if #writes > 0 then
-  local time = redis.call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
-  for _, write in ipairs(writes) do
-    local item, entry, fields = write[1], write[2], {}
-    if entry then
-      for i = 1, #entry[2], 2 do fields[entry[2][i]] = entry[2][i + 1] end
-    end
-    local key, body, attempt = fields['k'] or '', fields['b'] or '', fields['n'] or '1'
-    if item[4] == 'later' then
-      local held = {key, body, item[6], fields['r'] or '0'}
-      redis.call('HSET', KEYS[3], item[1], cmsgpack.pack(held))
-      redis.call('ZADD', KEYS[2], now + item[5], item[1])
-    else
-      redis.call(
-        'XADD', KEYS[4], '*', 'k', key, 'b', body, 'd', item[5], 'w', item[6], 'n', attempt
-      )
-    end
+for position, item in ipairs(items) do
+  if not result[position] and type(item) == 'string' then
+    -- Not pending: settled before, or the group was lost and would deliver it again.
+    result[position] = redis.call('XDEL', KEYS[1], item) == 1
+  end
+  if result[position] then
+    records[#records + 1] = 'record'
+    records[#records + 1] = ARGV[2 + position]
+  end
+  result[position] = result[position] and '1' or '0'
+end
+if redis.call('EXISTS', KEYS[6]) == 1 then
+  for from = 1, #freed, CHUNK do
+    redis.call('HDEL', KEYS[6], unpack(freed, from, math.min(from + CHUNK - 1, #freed)))
   end
 end
-if #records > 0 then
-  redis.call('XADD', KEYS[5], '*', 'r', '[' .. table.concat(records, ',') .. ']')
+local now = now_ms()
+for _, pair in ipairs(moved) do
+  if pair[1][4] == 'later' then
+    put_off(pair[1], pair[2], now)
+  else
+    bury(pair[1], pair[2], now)
+  end
 end
-return result
+for from = 1, #records, 2 * CHUNK do
+  local upto = math.min(from + 2 * CHUNK - 1, #records)
+  redis.call('XADD', KEYS[5], '*', unpack(records, from, upto))
+end
+return table.concat(result)

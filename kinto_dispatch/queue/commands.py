@@ -1,0 +1,240 @@
+"""What is asked of the server, as commands and calls of scripts: pure, for both kinds of wire."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import msgspec
+
+from kinto_dispatch.queue.entries import LANE_FIELDS, dead_words, lane_words, spelled_out
+from kinto_dispatch.queue.keys import GROUP, LaneKeys, LogKeys, WorkerKeys
+from kinto_dispatch.queue.protocol import (
+    Claim,
+    Dead,
+    DeadEntry,
+    Done,
+    Entry,
+    LaneStatus,
+    Later,
+    Settlement,
+)
+from kinto_dispatch.queue.scripting import Command, Evaluation, script
+
+
+WINDOW_MS = 600_000
+"""How long an event id is remembered: longer than any append is repeated."""
+
+WINDOW_EVENTS = 200_000
+"""How many ids are remembered at most; some 30 MB."""
+
+CHUNK = 1_000
+CHUNK_BYTES = 8_000_000
+"""What one call may carry, so that it holds the server up for some milliseconds only."""
+
+LONGEST_DELAY_SECONDS = 10 * 365 * 86_400.0
+
+_pack = msgspec.msgpack.Encoder().encode
+
+
+# --- the log -----------------------------------------------------------------------------
+
+
+def chunks(events: Sequence[tuple[str, bytes]]) -> Sequence[Sequence[tuple[str, bytes]]]:
+    """Events in order, in parts that one call can carry; an event is never divided."""
+    parts: list[list[tuple[str, bytes]]] = [[]]
+    size = 0
+    for event in events:
+        if parts[-1] and (len(parts[-1]) >= CHUNK or size + len(event[1]) > CHUNK_BYTES):
+            parts.append([])
+            size = 0
+        parts[-1].append(event)
+        size += len(event[1])
+    return parts if parts[0] else []
+
+
+def register(keys: LogKeys, lanes: Sequence[str]) -> Evaluation:
+    return Evaluation(script("register"), (keys.stream, keys.lanes), lanes)
+
+
+def append(
+    keys: LogKeys,
+    lanes: Sequence[str],
+    events: Sequence[tuple[str, bytes]],
+    bound: Sequence[str | int] = ("", "", "", 0),
+) -> Evaluation:
+    """``bound`` as ``bound_to`` has it."""
+    head = (WINDOW_MS, WINDOW_EVENTS, len(lanes), *lanes, *bound)
+    return Evaluation(
+        script("append"),
+        (keys.stream, keys.seen, keys.mark, keys.lanes),
+        (*head, *chain.from_iterable(events)),
+    )
+
+
+def bound_to(mark: str | None, after: str | None, is_last: bool) -> Sequence[str | int]:
+    """How an append is bound to marks, for ``append.lua``."""
+    if mark is None:
+        return ("", "", "", 0)
+    return ("none" if after is None else "at", after or "", mark, int(is_last))
+
+
+def read_log(keys: LogKeys, after: str, count: int, block_seconds: float) -> Command:
+    return ("XREAD", "COUNT", count, *_block(block_seconds), "STREAMS", keys.stream, after)
+
+
+# --- the lanes ---------------------------------------------------------------------------
+
+
+def route(
+    keys: LaneKeys, after: str, upto: str, entries: Sequence[Entry], dead: Sequence[DeadEntry]
+) -> Evaluation:
+    arguments: list[Any] = [after, upto, len(entries)]
+    for entry in entries:
+        arguments += lane_words(entry)
+    for letter in dead:
+        arguments += dead_words(letter)
+    return Evaluation(script("route"), (keys.cursor, keys.stream, keys.dead), arguments)
+
+
+def enqueue(keys: LaneKeys, entry: Entry) -> Command:
+    fields = chain.from_iterable(zip(LANE_FIELDS, lane_words(entry), strict=True))
+    return ("XADD", keys.stream, "*", *fields)
+
+
+def fetch(keys: LaneKeys, consumer: str, count: int, block_seconds: float) -> Command:
+    how = ("GROUP", GROUP, consumer, "COUNT", count, *_block(block_seconds))
+    return ("XREADGROUP", *how, "STREAMS", keys.stream, ">")
+
+
+def make_group(keys: LaneKeys) -> Command:
+    """From the start of the lane: a group that was lost is made anew for all that is there."""
+    return ("XGROUP", "CREATE", keys.stream, GROUP, "0", "MKSTREAM")
+
+
+def renew(keys: LaneKeys, claims: Sequence[Claim]) -> Evaluation:
+    fences = _pack([(claim.id, claim.consumer, claim.token) for claim in claims])
+    return Evaluation(script("renew"), (keys.stream,), (GROUP, fences))
+
+
+def reclaim(keys: LaneKeys, consumer: str, lease_seconds: float, count: int) -> Evaluation:
+    return Evaluation(
+        script("reclaim"),
+        (keys.stream, keys.strikes, keys.paused),
+        (GROUP, consumer, math.ceil(lease_seconds * 1000), count),
+    )
+
+
+def settle(keys: LaneKeys, settlements: Sequence[Settlement]) -> Evaluation:
+    fates = _pack([_fate(settlement) for settlement in settlements])
+    records = [settlement.record for settlement in settlements]
+    return Evaluation(
+        script("settle"),
+        (keys.stream, keys.due, keys.held, keys.dead, keys.attempts, keys.strikes),
+        (GROUP, fates, *records),
+    )
+
+
+def _fate(settlement: Settlement) -> str | tuple[str | int, ...]:
+    """A settlement as ``settle.lua`` reads it."""
+    claim = settlement.claim
+    match settlement.fate:
+        case Done():
+            return claim.id
+        case Later(delay_seconds, attempt):
+            fate: tuple[str | int, ...] = ("later", _milliseconds(delay_seconds), attempt)
+        case Dead(kind, reason):
+            fate = ("dead", kind, spelled_out(reason), claim.attempt)
+    return claim.id, claim.consumer, claim.token, *fate
+
+
+def release(keys: LaneKeys, claims: Sequence[Claim]) -> Evaluation:
+    fences = [(claim.id, claim.consumer, claim.token, claim.suspect) for claim in claims]
+    return Evaluation(script("release"), (keys.stream, keys.strikes), (GROUP, _pack(fences)))
+
+
+def promote(keys: LaneKeys, count: int) -> Evaluation:
+    return Evaluation(script("promote"), (keys.due, keys.held, keys.stream), (count,))
+
+
+# --- operators ---------------------------------------------------------------------------
+
+
+def beat(keys: WorkerKeys, worker: str, info: Mapping[str, Any], ttl_seconds: float) -> Evaluation:
+    return Evaluation(
+        script("beat"),
+        (keys.until, keys.info, keys.seen),
+        (worker, msgspec.json.encode(info), math.ceil(ttl_seconds * 1000)),
+    )
+
+
+def list_workers(keys: WorkerKeys) -> Evaluation:
+    return Evaluation(script("list_workers"), (keys.until, keys.info))
+
+
+def retire(keys: LaneKeys, consumers: Sequence[str]) -> Evaluation:
+    return Evaluation(script("retire"), (keys.stream,), (GROUP, *consumers))
+
+
+def look(keys: LaneKeys) -> Evaluation:
+    return Evaluation(
+        script("look"),
+        (keys.stream, keys.due, keys.dead, keys.paused, keys.breaker, keys.cursor),
+        (GROUP,),
+    )
+
+
+def look_behind(keys: LogKeys, lanes: Sequence[str], looks: Sequence[Sequence[Any]]) -> Evaluation:
+    """To be asked with the answers to ``look``."""
+    cursors = (look[7] for look in looks)
+    arguments = tuple(chain.from_iterable(zip(lanes, cursors, strict=True)))
+    return Evaluation(script("look_behind"), (keys.stream, keys.lanes), arguments)
+
+
+def to_status(lane: str, look: Sequence[Any], unrouted: bytes) -> LaneStatus:
+    """A lane in numbers, from the answers to ``look`` and ``look_behind``."""
+    now_ms, length, pending, retry, dead, paused, breaker, cursor, oldest = look
+    times = [int(entry_id.partition(b"-")[0]) for entry_id in (oldest, unrouted) if entry_id]
+    return LaneStatus(
+        channel=lane,
+        waiting=max(0, length - pending),
+        in_flight=pending,
+        retry=retry,
+        dead=dead,
+        oldest_waiting_seconds=max(0.0, (now_ms - min(times)) / 1000) if times else None,
+        paused=bool(paused),
+        breaker=breaker.decode() or "closed",
+        cursor=cursor.decode() or None,
+    )
+
+
+def replay_dead(keys: LaneKeys, ids: Sequence[str]) -> Evaluation:
+    return Evaluation(script("replay_dead"), (keys.dead, keys.stream), ids)
+
+
+def prune(
+    keys: LaneKeys, attempts_before_ms: int, dead_before_ms: int, idle_seconds: float
+) -> Evaluation:
+    before = (max(0, attempts_before_ms), max(0, dead_before_ms))
+    return Evaluation(
+        script("prune"),
+        (keys.attempts, keys.dead, keys.stream),
+        (*before, GROUP, int(idle_seconds * 1000)),
+    )
+
+
+def _block(seconds: float) -> Sequence[str | int]:
+    """BLOCK 0 would mean for ever."""
+    return ("BLOCK", max(1, int(seconds * 1000))) if seconds > 0 else ()
+
+
+def _milliseconds(delay_seconds: float) -> int:
+    return math.ceil(min(max(0.0, delay_seconds), LONGEST_DELAY_SECONDS) * 1000)
+
+
+def parts(items: Sequence[Any], size: int = CHUNK) -> Iterator[Sequence[Any]]:
+    """Items in parts of a size."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

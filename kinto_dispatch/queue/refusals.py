@@ -1,0 +1,98 @@
+"""What a server's refusal or silence means, and what to do about it."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+
+import redis
+
+from kinto_dispatch.errors import QueueUnavailable
+
+
+REFUSALS = (
+    ("NOAUTH", "it wants a password", "Put user and password into queue_url."),
+    ("Authentication required", "it wants a password", "Put user and password into queue_url."),
+    ("WRONGPASS", "it refuses the password", "Correct user and password in queue_url."),
+    ("invalid username-password", "it refuses the password", "Correct both in queue_url."),
+    ("invalid password", "it refuses the password", "Correct it in queue_url."),
+    ("without any password", "it has no password", "Take the password out of queue_url."),
+    ("NOPERM", "its ACL forbids a command that is needed", "Allow it to the user of queue_url."),
+    (
+        "maxmemory",
+        "maxmemory is reached, so it takes nothing more",
+        "Raise maxmemory, or let the workers drain it: settling goes on meanwhile.",
+    ),
+    ("MISCONF", "it cannot write to its disk", "Its log says why; often the disk is full."),
+    ("READONLY", "it is a replica and takes no writes", "Point queue_url to the primary."),
+    ("LOADING", "it is still loading its data", "Wait; it is tried again."),
+    ("MASTERDOWN", "it is a replica that lost its primary", "Point queue_url to the primary."),
+    ("WRONGTYPE", "another program uses the same keys", "Set queue_prefix to something else."),
+    ("MOVED", "it is a node of a cluster", "Point queue_url to a server without cluster mode."),
+    ("CROSSSLOT", "it is a node of a cluster", "Point queue_url to one without cluster mode."),
+    ("CLUSTERDOWN", "it is a node of a cluster", "Point queue_url to one without cluster mode."),
+    ("max number of clients", "it has too many clients", "Raise maxclients on the server."),
+    ("BUSY", "a script of another program blocks it", "Find out whose; SCRIPT KILL ends it."),
+    ("unknown command", "it lacks a command that is needed", "Redis 6.2 or newer, or Valkey."),
+)
+"""Looked for in the server's words, in this order: the sign, what it means, what to do."""
+
+NO_ANSWER = {
+    errno.ECONNREFUSED: ("nothing listens there", ""),
+    errno.ENOENT: ("there is no such socket", ""),
+    errno.EACCES: ("this user may not open the socket", "Check the rights on its directory."),
+    errno.ECONNRESET: ("it hung up", ""),
+    errno.EPIPE: ("it hung up", ""),
+    errno.EHOSTUNREACH: ("there is no way to its host", ""),
+    errno.ENETUNREACH: ("there is no way to its network", ""),
+}
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown: nothing of who logs in, and of its options only ``db``."""
+    parts = urlsplit(url)
+    options = [pair for pair in parse_qsl(parts.query) if pair[0] == "db"]
+    return urlunsplit(
+        parts._replace(netloc=parts.netloc.rpartition("@")[2], query=urlencode(options))
+    )
+
+
+def explained(url: str, error: BaseException) -> QueueUnavailable:
+    """The error in words, never with the password, and what to do."""
+    reason, advice = _without_words(error) or _by_words(error) or ("", "")
+    reason = reason or _discreet(url, str(error) or type(error).__name__)
+    return QueueUnavailable(without_password(url), reason, advice)
+
+
+def _without_words(error: BaseException) -> tuple[str, str] | None:
+    if isinstance(error, redis.TimeoutError | TimeoutError):
+        return "it did not answer in time", ""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, socket.gaierror):
+            return "its host name cannot be resolved", "Check the host in queue_url."
+        if isinstance(cause, OSError) and cause.errno in NO_ANSWER:
+            return NO_ANSWER[cause.errno]
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _by_words(error: BaseException) -> tuple[str, str] | None:
+    # redis-py takes the leading code out of the text where it has a class for it.
+    text = f"{getattr(error, 'status_code', None) or ''} {error}"
+    for sign, reason, advice in REFUSALS:
+        if sign in text:
+            return reason, advice
+    return None
+
+
+def _discreet(url: str, text: str) -> str:
+    """A text of others, in which the password may stand."""
+    parts = urlsplit(url)
+    secrets = [parts.netloc.rpartition("@")[0].rpartition(":")[2]]
+    secrets += [value for name, value in parse_qsl(parts.query) if "password" in name]
+    for secret in secrets:
+        for spelling in {secret, unquote(secret)} - {""}:
+            text = text.replace(spelling, "***")
+    return text.rstrip(".")
