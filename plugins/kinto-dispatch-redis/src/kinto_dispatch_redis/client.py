@@ -23,8 +23,8 @@ SECONDS = 5.0
 def check_url(url: str) -> str:
     """The URL itself. Raises ``ValueError`` for one that redis-py does not take."""
     try:
-        redis.ConnectionPool.from_url(url)
-    except (ValueError, TypeError):
+        redis.ConnectionPool.from_url(url).make_connection()
+    except (ValueError, TypeError, AttributeError, redis.RedisError):
         # redis-py quotes what it does not understand, which may be half of a password.
         raise ValueError("redis://, rediss:// or unix://, as in redis://host:6379/0") from None
     return url
