@@ -74,8 +74,8 @@ def examine() -> Iterator[Finding]:
     yield Finding("settings", "ok", f"{path}, {len(configuration.channels)} channels")
     for channel in configuration.channels:
         yield examine_channel(channel)
-    yield from examine_outbox(configuration.settings)
     if configuration.async_channels:
+        yield from examine_outbox(configuration.settings)
         yield from examine_queue(configuration)
 
 
@@ -109,14 +109,12 @@ def examine_outbox(settings: DispatchSettings) -> Iterator[Finding]:
 
 def examine_queue(configuration: Configuration) -> Iterator[Finding]:
     """Whether the queue answers and is fit to hold what must not be lost."""
-    embedded = configuration.settings.queue_url is None
+    settings = configuration.settings
     try:
         yield from with_queue(attached(configuration), look)
     except QueueUnavailable as error:
-        if not embedded:
-            yield Finding("queue", "error", str(error))
-            return
-        yield examine_embedded(configuration.settings)
+        embedded = settings.queue_url is None
+        yield examine_embedded(settings) if embedded else Finding("queue", "error", str(error))
 
 
 async def look(queue: Queue) -> list[Finding]:
@@ -145,9 +143,10 @@ def attached(configuration: Configuration) -> Configuration:
 
 def examine_embedded(settings: DispatchSettings) -> Finding:
     """Whether the embedded server, which does not run now, could be started."""
-    from kinto_dispatch.queue.embedded import server_binary
+    from kinto_dispatch.queue.embedded import server_binary, server_url
 
     try:
+        server_url(settings.queue_dir)
         server_binary()
     except QueueUnavailable as error:
         return Finding("queue", "error", str(error))

@@ -84,10 +84,11 @@ class Fate:
 
 
 async def fates_of(
-    queue: Queue, found: Found, channel: Channel, lane: LaneStatus
+    queue: Queue, found: Found, channel: Channel, lane: LaneStatus, cursor: str
 ) -> Sequence[Fate]:
     """What became of each delivery of the event to this channel: of those that its route wants
-    now, and of those that are on record. The lane itself cannot be searched."""
+    now, and of those that are on record. The lane itself cannot be searched; ``cursor`` is how
+    far it has been routed."""
     attempts: Mapping[str, list[AttemptRecord]] = defaultdict(list)
     async for record in attempt_records(queue, channel.name, found.event.timestamp / 1000):
         if record.event_id == found.event.id:
@@ -98,8 +99,9 @@ async def fates_of(
             if event_id_of(letter.key) == found.event.id:
                 dead[letter.key].append(letter)
     keys = dict.fromkeys([*_wanted_keys(channel, found.event), *attempts, *dead])
+    untouched = _untouched(found, lane, cursor)
     return [
-        Fate(key, _state(found, lane, attempts[key], dead[key]), attempts[key], dead[key])
+        Fate(key, _state(attempts[key], dead[key]) or untouched, attempts[key], dead[key])
         for key in keys
     ]
 
@@ -114,25 +116,20 @@ def _wanted_keys(channel: Channel, event: Event) -> Sequence[str]:
         return []
 
 
-def _state(
-    found: Found,
-    lane: LaneStatus,
-    attempts: Sequence[AttemptRecord],
-    dead: Sequence[DeadLetter],
-) -> State:
-    """What is neither attempted nor dead waits, if anything waits in the lane at all."""
+def _state(attempts: Sequence[AttemptRecord], dead: Sequence[DeadLetter]) -> State | None:
+    """What the records say, if there are any."""
     if dead:
         return "dead"
     if attempts:
         return "delivered" if attempts[-1].outcome == "delivered" else "retry"
-    if not _is_routed(found, lane):
-        return "unrouted"
-    return "waiting" if lane.waiting or lane.in_flight or lane.retry else "unknown"
+    return None
 
 
-def _is_routed(found: Found, lane: LaneStatus) -> bool:
+def _untouched(found: Found, lane: LaneStatus, cursor: str) -> State:
+    """Where a delivery is that is neither attempted nor dead, as far as can be known: it waits,
+    if anything waits in the lane at all."""
     from kinto_dispatch.router import position
 
-    if found.position is None:
-        return True
-    return lane.cursor is not None and position(found.position) <= position(lane.cursor)
+    if found.position is not None and position(found.position) > position(cursor):
+        return "unrouted"
+    return "waiting" if lane.waiting or lane.in_flight or lane.retry else "unknown"

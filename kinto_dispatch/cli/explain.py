@@ -92,8 +92,11 @@ async def search(
         found = await find_by_id(queue, target, lanes)
     if found is None:
         return None
+    cursors = await queue.cursors(list(lanes))
     fates = {
-        lane.channel: await fates_of(queue, found, lanes[lane.channel], lane)
+        lane.channel: await fates_of(
+            queue, found, lanes[lane.channel], lane, cursors[lane.channel]
+        )
         for lane in await queue.status(list(lanes))
     }
     return explain(
@@ -187,7 +190,8 @@ def show_channel(channel: dict[str, Any], total: int) -> None:
     failed = ", failed to load" if channel["status"] == "failed" else ""
     click.echo(f"\n{channel['channel']} ({channel['mode']}{failed}): {verdict}")
     for clause in channel["clauses"]:
-        click.echo(f"  {clause_text(clause)}")
+        verdict = "yes" if clause["matched"] else "no"
+        click.echo(f"  {verdict:3} {clause_text(clause)}")
     if channel["mode"] == "sync" and count:
         click.echo("  called in the request; no record is kept")
     for delivery in channel["deliveries"]:
@@ -203,9 +207,7 @@ def show_channel(channel: dict[str, Any], total: int) -> None:
 
 def clause_text(clause: dict[str, Any]) -> str:
     """One clause on one line."""
-    verdict = "yes" if clause["matched"] else "no "
     reason = f" ({clause['error']})" if clause["error"] else ""
     return printable(
-        f"{verdict} {clause['clause']}: expected {clause['expected']}, "
-        f"found {clause['found']}{reason}"
+        f"{clause['clause']}: expected {clause['expected']}, found {clause['found']}{reason}"
     )

@@ -136,6 +136,8 @@ def state(lane: Mapping[str, Any]) -> str:
     """What keeps a lane from delivering, for people."""
     if lane["paused"]:
         return "paused"
+    if lane["oldest_waiting_seconds"] is not None and not lane["waiting"]:
+        return "waits in the log for a worker to route it"
     return "" if lane["breaker"] == "closed" else f"breaker {lane['breaker']}"
 
 

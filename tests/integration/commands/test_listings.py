@@ -162,6 +162,44 @@ def test_check_does_not_start_the_embedded_server(site: Site) -> None:
     assert not (site.directory / "queue").exists()
 
 
+def test_check_attaches_to_an_embedded_server_that_runs(site: Site) -> None:
+    """What somebody else has started is asked how it is."""
+    from kinto_dispatch.queue.embedded import ensure_server, stop_server
+
+    del site.settings[f"{BASE}queue_url"]
+    site.write()
+    ensure_server(site.directory / "queue")
+    try:
+        assert "valkey" in findings(site)["queue"][1]
+    finally:
+        stop_server(site.directory / "queue")
+
+
+def test_commands_start_the_embedded_server(site: Site) -> None:
+    """What it keeps is on its disk: to list it, the server has to run."""
+    from kinto_dispatch.queue.embedded import stop_server
+
+    del site.settings[f"{BASE}queue_url"]
+    site.write()
+    try:
+        site.publish()
+        site.work()
+        stop_server(site.directory / "queue")
+        assert site.json("attempts", "--channel", "ops")[0]["outcome"] == "delivered"
+    finally:
+        stop_server(site.directory / "queue")
+
+
+def test_check_asks_no_queue_where_nothing_needs_it(site: Site) -> None:
+    """Sync channels run in the request."""
+    site.set_all({f"{BASE}channels": "admins", f"{BASE}queue_url": "redis://127.0.0.1:1/0"})
+    for name in ("ops", "news"):
+        for key in [key for key in site.settings if f"channels.{name}." in key]:
+            del site.settings[key]
+    site.write()
+    assert set(findings(site)) == {"settings", "channel admins"}
+
+
 @pytest.mark.postgresql
 def test_check_finds_a_missing_outbox(site: Site, postgresql_url: str) -> None:
     """With PostgreSQL storage the table has to be there: run kinto migrate."""
@@ -242,6 +280,15 @@ def test_status_counts_the_outbox(site: Site, postgresql_url: str) -> None:
         }
     )
     assert site.json("status")["outbox"] == {"waiting": 0, "oldest_waiting_seconds": None}
+
+
+def test_status_says_that_a_worker_is_needed(site: Site) -> None:
+    """What no worker has routed yet is in no lane, but it waits."""
+    site.publish()
+    lane = site.json("status")["lanes"][0]
+    assert lane["waiting"] == 0
+    assert lane["oldest_waiting_seconds"] is not None
+    assert "waits in the log for a worker" in site.run("status").stdout
 
 
 def test_status_without_a_queue(site: Site) -> None:
