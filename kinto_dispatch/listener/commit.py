@@ -35,18 +35,12 @@ class Commits:
     subscribers have run. If it raises, the transaction is rolled back, its connection given back,
     and the client gets the error. ``after_commit`` gets the events once the commit succeeded,
     before the response is sent; it must not raise. A transaction that ends otherwise takes its
-    events along.
-
-    ``rolls_back`` says whether Kinto's storage takes part in the transaction: without that, what
-    was written before a rollback has happened all the same, and is announced.
+    events along, whether or not Kinto's storage takes part in it.
     """
 
-    def __init__(
-        self, before_commit: BeforeCommit, after_commit: AfterCommit, *, rolls_back: bool
-    ) -> None:
+    def __init__(self, before_commit: BeforeCommit, after_commit: AfterCommit) -> None:
         self._before_commit = before_commit
         self._after_commit = after_commit
-        self._rolls_back = rolls_back
 
     def on_new_request(self, new_request: Any) -> None:
         """Subscribe to Pyramid's ``NewRequest``, before Kinto does.
@@ -79,8 +73,8 @@ class Commits:
             collected = Collected(root_request(request))
             current.set_data(self, collected)
             current.addAfterCommitHook(self._on_committed, (collected,))
-            if self._rolls_back:
-                current.addBeforeAbortHook(void_collected, (collected.request,))
+            # Before, not after: hooks after an abort would abort every resource again.
+            current.addBeforeAbortHook(void_collected, (collected.request,))
         return collected
 
     def _on_commit(self, collected: Collected) -> None:

@@ -36,11 +36,7 @@ class Dispatcher:
         self.log = open_log(configuration.settings, lanes) if lanes else None
         self._outbox = outbox if lanes else None
         self.direct = DirectAppender(self.log) if self.log and outbox is None else None
-        self._commits = Commits(
-            self._before_commit,
-            self._after_commit,
-            rolls_back=configuration.settings.has_transactional_outbox,
-        )
+        self._commits = Commits(self._before_commit, self._after_commit)
         self.on_new_request = self._commits.on_new_request
 
     def __call__(self, event: Any) -> None:

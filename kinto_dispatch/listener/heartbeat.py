@@ -80,13 +80,9 @@ class Heartbeat:
             lanes, worker_was_seen = self._summary(log)
             if worker_was_seen:
                 return
-            waiting = sum(lane.waiting for lane in lanes)
-            if self._count_outbox is not None:
-                waiting += self._count_outbox()
-            elif self._direct is not None:
-                # What waits in the log is in no lane before a worker puts it there.
-                waiting += self._direct.appended
-            if waiting:
+            # Before a worker moves it to a lane, an event waits in the log, without being counted.
+            waits = any(lane.waiting or lane.oldest_waiting_seconds is not None for lane in lanes)
+            if waits or (self._count_outbox is not None and self._count_outbox()):
                 yield "events wait, and no worker was ever seen: run kinto-dispatch worker"
         except (QueueUnavailable, OutboxUnavailable) as error:
             yield str(error)
