@@ -103,6 +103,7 @@ class LocalHttp:
 class _Server(ThreadingHTTPServer):
     owner: LocalHttp
     daemon_threads = False  # closing waits for every connection
+    request_queue_size = 1024  # clients may come all at once
 
     def __init__(self, *arguments: Any) -> None:
         self._connections: set[socket.socket] = set()
