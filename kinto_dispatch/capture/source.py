@@ -49,10 +49,13 @@ class Source:
         payload = self._payload
         if self._lost_some:
             payload = self._without_lost(uri, only)
-        ids = {name: payload.get(f"{name}_id") for name in ("bucket", "collection", "group")}
+        ids = {
+            name: _text(payload.get(f"{name}_id")) for name in ("bucket", "collection", "group")
+        }
         if self._resource in ids:
             ids[self._resource] = only
         root = root_request(self._request)
+        timestamp = payload.get("timestamp")
         return Event(
             id=uuid.uuid4().hex,
             action=self._action,
@@ -61,8 +64,8 @@ class Source:
             bucket_id=ids["bucket"],
             collection_id=ids["collection"],
             group_id=ids["group"],
-            user_id=payload.get("user_id"),
-            timestamp=int(payload.get("timestamp") or 0),
+            user_id=_text(payload.get("user_id")),
+            timestamp=timestamp if isinstance(timestamp, int) else 0,
             root_url=root.route_url("hello"),
             request_id=request_id(root),
             payload=payload,
@@ -117,7 +120,7 @@ class Source:
     ) -> Change:
         object_id = str(object_id or self._payload.get(f"{self._resource}_id") or "")
         return Change(
-            uri=self._pattern.replace(ANY_ID, quote(object_id, safe=PATH_SEGMENT_SAFE)),
+            uri=self._pattern.replace(ANY_ID, _quoted(object_id)),
             object_id=object_id,
             old=self._public(old),
             new=self._public(new),
@@ -178,6 +181,15 @@ class Source:
         stamps = ((item.get("new") or {}).get("last_modified") for item in self._impacted)
         written = max((stamp for stamp in stamps if stamp), default=payload["timestamp"])
         return {**payload, "uri": uri, "timestamp": written}
+
+
+def _text(value: Any) -> str | None:
+    """Plugins of Kinto put what they like into a payload."""
+    return None if value is None else str(value)
+
+
+def _quoted(object_id: str) -> str:
+    return quote(object_id, safe=PATH_SEGMENT_SAFE, errors="replace")
 
 
 def _differs(old: dict[str, Any], new: dict[str, Any]) -> Callable[[str], bool]:

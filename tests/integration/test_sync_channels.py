@@ -193,6 +193,30 @@ def test_two_aliases_are_one_dispatcher(storage: dict[str, str], plugin: Write) 
     assert [event.id for event in module(two).calls] == [second.id]
 
 
+def test_reads_are_told_where_the_alias_asks_for_them(
+    storage: dict[str, str], plugin: Write
+) -> None:
+    """Kinto passes reads on to a listener with ``actions = read``."""
+    name = plugin(KEEPER)
+    settings = ini(storage, ops={"plugin": name})
+    settings["kinto.event_listeners.dispatch.actions"] = "create read"
+    app = start(settings)
+    put(app, title="one")
+    app.get(RECORD)
+    create, read = module(name).calls
+    assert (create.action, read.action) == ("create", "read")
+    assert read.changes[0].old == read.changes[0].new == create.changes[0].new
+
+
+def test_a_listener_may_be_named_by_its_module(plugin: Write) -> None:
+    """Without an alias Kinto takes the module's name for one."""
+    name = plugin(KEEPER)
+    base = "kinto.event_listeners.kinto_dispatch."
+    app = make_app({"kinto.event_listeners": "kinto_dispatch", f"{base}plugin": name})
+    app.put("/buckets/b")
+    assert [event.uri for event in module(name).calls] == ["/buckets/b"]
+
+
 # --- failing -------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -133,6 +134,16 @@ def test_a_payload_that_cannot_be_encoded_is_left_out(caplog: pytest.LogCaptureF
     assert captured.event.payload == {}
     assert captured.event.changes[0].new == {"id": "r"}
     assert "its payload" in caplog.text
+
+
+def test_odd_payloads_of_plugins_are_survived() -> None:
+    """Plugins of Kinto announce events of their own making, with any value anywhere."""
+    odd = {"timestamp": "never", "user_id": 5, "group_id": uuid.UUID(int=0), "bucket_id": 7}
+    captured = capture(kinto_event("create", {"new": {"id": "\ud800", 1: 2}}, **odd))
+    assert captured is not None
+    event = captured.event
+    assert (event.timestamp, event.user_id, event.bucket_id) == (0, "5", "7")
+    assert event.changes[0].uri.endswith("/records/%3F")
 
 
 def test_ids_are_quoted_in_uris() -> None:
