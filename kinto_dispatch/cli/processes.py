@@ -17,6 +17,8 @@ POLL_SECONDS = 0.2
 RESTART_SECONDS = 1.0
 """The least time between two starts of one process, so that one that cannot start never spins."""
 
+ENDED_BY_SIGNAL = (-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT)
+
 
 class Supervised:
     """One child process that is started again whenever it dies by itself."""
@@ -29,27 +31,29 @@ class Supervised:
     def _start(self) -> subprocess.Popen[bytes]:
         self._started_at = time.monotonic()
         # The pipe is never written to: it closes when this process dies, however it dies, and
-        # the child then stops by itself.
-        return subprocess.Popen(self._command, stdin=subprocess.PIPE)
+        # the child then stops by itself. A session of its own, since a terminal sends Ctrl-C to all
+        # processes of a group: the child would get it twice, and twice means at once.
+        return subprocess.Popen(self._command, stdin=subprocess.PIPE, start_new_session=True)
 
-    def revive(self) -> None:
-        """Start it again if it died, but not more often than every ``RESTART_SECONDS``."""
+    def revive(self) -> bool:
+        """Start it again if it died, but not more often than every ``RESTART_SECONDS``; whether
+        it was started."""
         code = self.process.poll()
         if code is None or time.monotonic() - self._started_at < RESTART_SECONDS:
-            return
+            return False
         logger.error("worker.died pid=%d code=%d; starting it again", self.process.pid, code)
         self.process = self._start()
+        return True
 
 
 def supervise(arguments: Sequence[str], processes: int, burst: bool) -> int:
     """Run ``kinto-dispatch`` with these arguments in several processes until a signal comes, or
     with ``burst`` until all have ended. Returns the worst exit code. Signals are passed on; a
     second one reaches the children too."""
-    stopping = False
+    asked_to_stop: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        nonlocal stopping
-        stopping = True
+        asked_to_stop.append(number)
         for child in children:
             if child.process.poll() is None:
                 child.process.send_signal(number)
@@ -57,10 +61,13 @@ def supervise(arguments: Sequence[str], processes: int, burst: bool) -> int:
     children = [Supervised(arguments) for _ in range(processes)]
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, pass_on)
-    while any(child.process.poll() is None for child in children) or not (stopping or burst):
+    while any(child.process.poll() is None for child in children) or not (asked_to_stop or burst):
         time.sleep(POLL_SECONDS)
-        if not stopping and not burst:
+        if not asked_to_stop and not burst:
             for child in children:
-                child.revive()
+                if child.revive() and asked_to_stop:  # the signal came while it was being started
+                    child.process.send_signal(signal.SIGTERM)
     codes: list[int] = [child.process.returncode for child in children]
-    return max(abs(code) for code in codes)
+    # One that was stopped while it still started had nothing to finish.
+    harmless = ENDED_BY_SIGNAL if asked_to_stop else ()
+    return max(0 if code in harmless else abs(code) for code in codes)

@@ -63,6 +63,9 @@ class Channel:
     async def on_event_async(self, event, channel, delivery):
         if self.settings.answer == "hang":
             await asyncio.sleep(60)
+        if self.settings.answer == "slow":
+            await asyncio.sleep(2)
+            return Delivered("after a while")
         return self._answer(event, channel)
 
     @hookimpl
