@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from kinto_dispatch.cli.times import iso
 from kinto_dispatch.errors import UndecodableEvent
-from kinto_dispatch.queue.protocol import START_OF_LOG, DeadLetter, LogEntry, Queue
 
 
 if TYPE_CHECKING:
     from kinto_dispatch.attempt import AttemptRecord
     from kinto_dispatch.event import Event
+    from kinto_dispatch.queue.protocol import DeadLetter, LogEntry, Queue
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +24,10 @@ SKEW_SECONDS = 300.0
 
 
 def position_before(seconds: float | None) -> str:
-    """A position in the log or in a lane's records before what was written at that time."""
+    """A position in the log or in a lane's records before what was written at that time; before
+    everything where no time is given."""
+    from kinto_dispatch.queue.protocol import START_OF_LOG
+
     if seconds is None:
         return START_OF_LOG
     return f"{max(0, int((seconds - SKEW_SECONDS) * 1000))}-0"
@@ -42,7 +45,7 @@ async def log_entries(queue: Queue, since: float | None = None) -> AsyncIterator
 async def dead_letters(queue: Queue, lane: str) -> AsyncIterator[list[DeadLetter]]:
     """The dead letters of a lane in pages, oldest first. What the reader takes away from a page
     or what comes meanwhile does not disturb it."""
-    after = START_OF_LOG
+    after = position_before(None)
     while page := await queue.dead_letters(lane, after, PAGE):
         after = page[-1].id
         yield list(page)

@@ -31,8 +31,8 @@ class Supervised:
     def _start(self) -> subprocess.Popen[bytes]:
         self._started_at = time.monotonic()
         # The pipe is never written to: it closes when this process dies, however it dies, and
-        # the child then stops by itself. A session of its own, since a terminal sends Ctrl-C to all
-        # processes of a group: the child would get it twice, and twice means at once.
+        # the child then stops by itself. It has a session of its own, since a terminal sends
+        # Ctrl-C to a whole group: the child would get it twice, and twice means at once.
         return subprocess.Popen(self._command, stdin=subprocess.PIPE, start_new_session=True)
 
     def revive(self) -> bool:

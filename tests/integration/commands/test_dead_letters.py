@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -151,6 +153,20 @@ def test_it_asks_before(graveyard: Site, verb: str, answer: str, code: int, left
     assert "3 dead letters of ops, news" in result.stderr
     assert result.stdout == ""
     assert len(keys(graveyard)) == left
+
+
+def test_ctrl_c_at_the_question_ends_with_130(graveyard: Site) -> None:
+    """As a shell expects it, without a traceback, and nothing is done."""
+    with graveyard.start("dead", "purge", "--all", stdin=subprocess.PIPE) as purge:
+        assert purge.stderr is not None
+        said = ""
+        while not said.endswith("[y/N]: "):
+            said += purge.stderr.read(1)
+        purge.send_signal(signal.SIGINT)
+        _, rest = purge.communicate(timeout=10)
+    assert purge.returncode == 128 + signal.SIGINT
+    assert rest.strip() == ""
+    assert len(keys(graveyard)) == 3
 
 
 @pytest.mark.parametrize("verb", ["replay", "purge"])
