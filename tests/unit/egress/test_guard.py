@@ -61,6 +61,18 @@ async def test_loopback_is_refused_and_the_error_says_what_to_set(http_sink: Loc
     assert http_sink.requests == []
 
 
+async def test_the_connector_alone_says_why_in_aiohttps_words(http_sink: LocalHttp) -> None:
+    """For sessions that a plugin makes by itself."""
+    async with (
+        asyncio.timeout(5),
+        aiohttp.ClientSession(connector=NOBODY.connector(http_sink.url)) as session,
+    ):
+        with pytest.raises(aiohttp.ClientConnectorError) as caught:
+            await session.get(http_sink.url)
+    assert "is refused: loopback" in (caught.value.strerror or "")
+    assert http_sink.requests == []
+
+
 async def test_a_network_or_a_host_can_be_allowed(http_sink: LocalHttp) -> None:
     """What the operator names is let through, by address or by name."""
     by_name = f"http://localhost:{http_sink.port}/"
