@@ -5,11 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from kinto_dispatch.settings import DispatchSettings
-
 
 if TYPE_CHECKING:
     from kinto_dispatch.queue.protocol import Log, Queue
+    from kinto_dispatch.settings import DispatchSettings
 
 LOG_TIMEOUT_SECONDS = 0.2
 """What one call to the log may cost a request."""

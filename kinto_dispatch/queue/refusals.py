@@ -11,12 +11,16 @@ import redis
 from kinto_dispatch.errors import QueueUnavailable
 
 
+WANTS_PASSWORD = ("it wants a password", "Put user and password into queue_url.")
+WRONG_PASSWORD = ("it refuses the password", "Correct user and password in queue_url.")
+
 REFUSALS = (
-    ("NOAUTH", "it wants a password", "Put user and password into queue_url."),
-    ("Authentication required", "it wants a password", "Put user and password into queue_url."),
-    ("WRONGPASS", "it refuses the password", "Correct user and password in queue_url."),
-    ("invalid username-password", "it refuses the password", "Correct both in queue_url."),
-    ("invalid password", "it refuses the password", "Correct it in queue_url."),
+    ("NOAUTH", *WANTS_PASSWORD),
+    ("Authentication required", *WANTS_PASSWORD),
+    ("unauthenticated", *WANTS_PASSWORD),  # what it says to a long command
+    ("WRONGPASS", *WRONG_PASSWORD),
+    ("invalid username-password", *WRONG_PASSWORD),
+    ("invalid password", *WRONG_PASSWORD),
     ("without any password", "it has no password", "Take the password out of queue_url."),
     ("NOPERM", "its ACL forbids a command that is needed", "Allow it to the user of queue_url."),
     (
