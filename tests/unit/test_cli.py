@@ -53,7 +53,7 @@ WriteIni = Callable[..., str]
 def write_ini(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WriteIni:
     """Writes an ini with one sync channel of that name; returns its path."""
     (tmp_path / "a_channel.py").write_text(PLUGIN)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.delenv("KINTO_INI", raising=False)
 
     def write(name: str = "ops", more: str = "") -> str:

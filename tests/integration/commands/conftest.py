@@ -147,7 +147,7 @@ class Site:
         """Start a command in a process of its own."""
         return subprocess.Popen(
             [PROGRAM, *arguments, "--ini", str(self.ini)],
-            env={**os.environ, "PYTHONPATH": str(self.directory), "PYTHONUNBUFFERED": "1"},
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -215,6 +215,7 @@ def site(tmp_path: Path, queue_url: str, monkeypatch: pytest.MonkeyPatch) -> Ite
     """A site with an empty queue."""
     (tmp_path / "commands_channel.py").write_text(PLUGIN)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.delenv("KINTO_INI", raising=False)
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level

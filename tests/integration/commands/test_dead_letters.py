@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kinto_dispatch.cli.dead import ACTIONS, Filter, carry_out, count
 from kinto_dispatch.testing.builders import make_event
 
 
@@ -109,14 +110,25 @@ def test_replay_puts_letters_back_as_marked_first_attempts(graveyard: Site) -> N
     assert all(row["replay"] and row["attempt"] == 1 for row in rows)
 
 
-def test_what_dies_again_does_not_keep_a_replay_going(graveyard: Site) -> None:
-    """A replay touches what it counted; a letter that fails once more is a new one."""
+def test_what_dies_again_can_be_replayed_again(graveyard: Site) -> None:
+    """A letter that fails once more is a new one."""
     graveyard.set("ops", answer="reject")
     for _ in range(2):
         result = graveyard.json("dead", "replay", "--event", "one", "--yes")
         assert result["replayed"] == 1
         graveyard.work()
     assert "one:ops" in keys(graveyard)
+
+
+@pytest.mark.parametrize("name", ["replay", "purge"])
+def test_only_what_was_counted_is_touched(graveyard: Site, name: str) -> None:
+    """What dies after the question is left alone, or a replay that fails at once never ends."""
+    chosen = Filter(lanes=["ops", "news"])
+    plan = graveyard.with_queue(lambda queue: count(queue, chosen))
+    graveyard.bury("ops", make_event(id="three"))
+    done = graveyard.with_queue(lambda queue: carry_out(queue, ACTIONS[name], chosen, plan))
+    assert done == 3
+    assert keys(graveyard) == {"three:ops"}
 
 
 def test_purge_destroys(graveyard: Site) -> None:
