@@ -1,0 +1,87 @@
+"""What a run does and how often, from its length and its seed: pure."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+FULL_SECONDS = 240.0
+"""With start, control and draining a run of this length takes less than five minutes."""
+
+FULL_FAULTS: Mapping[str, int] = {
+    "kill_worker": 110,
+    "stop_worker": 8,
+    "kill_web": 110,
+    "stop_web": 8,
+    "kill_valkey": 12,
+    "stop_valkey": 3,
+    "power_cut_valkey": 6,
+    "flush_valkey": 2,
+    "kill_postgresql": 6,
+}
+LEAST_FAULTS: Mapping[str, int] = {
+    "kill_worker": 100,
+    "kill_web": 100,
+    "kill_valkey": 10,
+    "power_cut_valkey": 5,
+    "flush_valkey": 2,
+    "kill_postgresql": 5,
+}
+"""What a full run needs to be valid."""
+
+GROUPS = {
+    "workers": ("kill_worker", "stop_worker"),
+    "webs": ("kill_web", "stop_web"),
+    "valkey": ("kill_valkey", "stop_valkey", "power_cut_valkey", "flush_valkey"),
+    "postgresql": ("kill_postgresql",),
+}
+"""Faults of one group follow each other; the groups go on side by side."""
+
+LEAST_DELIVERIES = 20_000
+WRITES_PER_SECOND = 25.0
+LEASE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One run. ``least`` is what makes it valid: faults by kind, and deliveries."""
+
+    seed: int
+    seconds: float = FULL_SECONDS
+    control_seconds: float = 10.0
+    drain_seconds: float = 90.0
+    writes_per_second: float = WRITES_PER_SECOND
+    clients: int = 6
+    workers: int = 3
+    webs: int = 3
+    faults: Mapping[str, int] = field(default_factory=lambda: FULL_FAULTS)
+    least_faults: Mapping[str, int] = field(default_factory=lambda: LEAST_FAULTS)
+    least_deliveries: int = LEAST_DELIVERIES
+    plant: str = ""
+
+
+def plan_for(seconds: float, seed: int) -> Plan:
+    """The same mix of faults for a shorter run, each of them at least once."""
+    share = min(1.0, seconds / FULL_SECONDS)
+    return Plan(
+        seed=seed,
+        seconds=seconds,
+        faults={kind: math.ceil(count * share) for kind, count in FULL_FAULTS.items()},
+        least_faults={kind: math.ceil(count * share) for kind, count in LEAST_FAULTS.items()},
+        least_deliveries=int(LEAST_DELIVERIES * share),
+    )
+
+
+def schedule(plan: Plan, group: str) -> Sequence[tuple[float, str]]:
+    """When which fault of a group comes, in seconds since the faults began: spread evenly, in an
+    order and with a jitter that only the seed decides."""
+    chance = random.Random(f"{plan.seed} {group}")
+    kinds = [kind for kind in GROUPS[group] for _ in range(plan.faults.get(kind, 0))]
+    chance.shuffle(kinds)
+    step = plan.seconds / max(1, len(kinds))
+    return [
+        (step * (number + chance.uniform(0.1, 0.9)), kind) for number, kind in enumerate(kinds)
+    ]

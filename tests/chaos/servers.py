@@ -1,0 +1,69 @@
+"""Valkey as a careless operator runs it, and how its power is cut."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import threading
+import time
+from collections import deque
+from contextlib import closing
+from pathlib import Path
+
+from kinto_dispatch.queue.guardian import Connection
+from kinto_dispatch.testing.valkey import LocalValkey
+
+
+SAMPLE_SECONDS = 0.1
+LOST_SECONDS = (1.0, 2.0)
+"""How far back a power cut throws a server that syncs every second."""
+
+
+class CarelessValkey(LocalValkey):
+    """``appendfsync everysec``: what was acknowledged in the last one or two seconds is not on
+    disk. A kill alone loses nothing of it, since the kernel still has it; a power cut does."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self._sizes: deque[tuple[float, str, int]] = deque(maxlen=100)
+        self._sampling = threading.Event()
+        self._sampler: threading.Thread | None = None
+
+    def start(self) -> None:
+        """As ``LocalValkey``, and look at the size of the file from now on."""
+        super().start()
+        with closing(Connection(str(self._socket))) as connection:
+            connection.ask("CONFIG SET appendfsync everysec")
+            connection.ask("CONFIG SET auto-aof-rewrite-percentage 0")
+        self._sizes.clear()
+        self._sampling.clear()
+        self._sampler = threading.Thread(target=self._sample, daemon=True)
+        self._sampler.start()
+
+    def cut_power(self, chance: random.Random) -> tuple[float, int]:
+        """Kill the server and take from its file what had not been synced: since when, in
+        monotonic seconds, and how many bytes."""
+        cut_at = time.monotonic()
+        self.kill()
+        lost = chance.uniform(*LOST_SECONDS)
+        known = [sample for sample in self._sizes if sample[0] <= cut_at - lost]
+        since, path, size = known[-1] if known else self._sizes[0]
+        before = os.path.getsize(path)
+        os.truncate(path, min(size, before))
+        return since, before - min(size, before)
+
+    def _end(self, sign: object) -> None:
+        self._sampling.set()
+        if self._sampler is not None:
+            self._sampler.join()
+        super()._end(sign)  # type: ignore[arg-type]
+
+    def _sample(self) -> None:
+        while True:
+            with contextlib.suppress(OSError, ValueError):
+                files = (self.directory / "appendonlydir").glob("*.incr.aof")
+                newest = max(files, key=lambda file: file.stat().st_mtime_ns)
+                self._sizes.append((time.monotonic(), str(newest), newest.stat().st_size))
+            if self._sampling.wait(SAMPLE_SECONDS):
+                return
