@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from kinto_dispatch.settings import RouteSettings
 
 
-ACTIONS = ("create", "update", "delete", "read")
+WRITES = ("create", "update", "delete")
+ACTIONS = (*WRITES, "read")
 
 NAMES = (
     "old",
@@ -89,7 +90,11 @@ class Route:
     def explain(self, event: Event) -> list[ClauseResult]:
         """What every clause says: those about the event first, then change by change. Never
         raises; a change is wanted if all clauses of the event and all of the change matched."""
-        results = [clause.explain(event) for clause in self._of_event]
+        results = [
+            clause.explain(event)
+            for clause in self._of_event
+            if not (clause.is_default and clause.holds(event))
+        ]
         for change in event.changes:
             results += [_explain(clause, event, change) for clause in self._of_change]
         return results
@@ -104,6 +109,8 @@ class _EventClause:
     expected: Sequence[str]
     test: Callable[[str | None], bool]
     attribute: str
+    is_default: bool = False
+    """Nobody wrote it, so it is mentioned only where it makes a difference."""
 
     def holds(self, event: Event) -> bool:
         return self.test(getattr(event, self.attribute))
@@ -173,6 +180,11 @@ def _compile_names(settings: RouteSettings) -> Iterator[_EventClause]:
         for clause, names in ((name, of_channel), (f"alias {name}", of_alias)):
             if names:
                 yield _EventClause(clause, names, frozenset(names).__contains__, attribute)
+    if not settings.alias_actions:
+        # Kinto's default. Reads that another alias asked for are not for this one's channels.
+        yield _EventClause(
+            "alias actions", WRITES, frozenset(WRITES).__contains__, "action", is_default=True
+        )
 
 
 def _check_actions(settings: RouteSettings) -> None:

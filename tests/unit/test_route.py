@@ -598,3 +598,12 @@ def test_explain_agrees_with_select(settings: dict[str, Any], numbers: list[int]
         if of_event and all(one.matched for one in results if one.change is change)
     ]
     assert list(one.select(event)) == wanted
+
+
+def test_reads_of_another_alias_are_not_for_this_one() -> None:
+    """An alias that says nothing of actions gets writes, whatever another one asked Kinto for."""
+    read = make_event(action="read")
+    assert Route(RouteSettings()).select(read) == ()
+    assert Route(RouteSettings(alias_actions=("read",))).select(read) == read.changes
+    (result,) = Route(RouteSettings()).explain(read)
+    assert (result.clause, result.matched) == ("alias actions", False)
