@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kinto_dispatch.cli.dead import ACTIONS, Filter, carry_out, count
+from kinto_dispatch.cli.dead_letters import ACTIONS, Filter, carry_out, count
 from kinto_dispatch.testing.builders import make_event
 
 
