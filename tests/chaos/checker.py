@@ -178,7 +178,8 @@ def _cause(first: Delivery, again: Delivery, ledger: Ledger) -> str:
 def _is_forgotten(first: Delivery, again: Delivery, fault: Fault) -> bool:
     """Whether the queue forgot, between the two, that the first had been settled."""
     since = float("-inf") if fault.since is None else fault.since - SETTLE_SECONDS
-    return since <= first.at <= fault.until and again.at >= fault.at
+    # What was claimed before may be delivered a moment after, and comes again all the same.
+    return since <= first.at <= fault.until + SETTLE_SECONDS and again.at >= fault.at
 
 
 def _hinders(fault: Fault, first: Delivery, again: Delivery, lease_seconds: float) -> bool:

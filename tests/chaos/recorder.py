@@ -17,6 +17,9 @@ from pydantic import BaseModel
 from kinto_dispatch import Delivered, Delivery, Event, Outcome, Rejected, Retry, hookimpl
 
 
+AFTERTHOUGHT_SECONDS = 0.03
+
+
 class Recorder:
     """A destination that takes ``delay_seconds``, half of it before it has the delivery.
 
@@ -64,6 +67,15 @@ class Recorder:
         if self._settings.retry_every and number % self._settings.retry_every == 1 and is_early:
             return "retry", Retry("not now")
         return "delivered", Delivered()
+
+
+class Afterthought:
+    """A sync channel that keeps the client waiting after its write has been committed."""
+
+    @hookimpl
+    def on_event(self, event: Event) -> None:
+        """Take a moment."""
+        time.sleep(AFTERTHOUGHT_SECONDS)
 
 
 def op_of(change: Any) -> str:

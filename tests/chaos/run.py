@@ -21,7 +21,6 @@ from kinto_dispatch.outbox.reader import PostgresOutboxReader
 from kinto_dispatch.plugins import configure
 from kinto_dispatch.queue import open_queue
 from kinto_dispatch.queue.protocol import Queue
-from kinto_dispatch.testing.postgresql import LocalPostgresql
 from kinto_dispatch.testing.waiting import eventually
 from tests.chaos.checker import check, times, uncovered
 from tests.chaos.client import Client, Operation, as_lines
@@ -30,7 +29,7 @@ from tests.chaos.ledger import DeadLetter, Ledger, presence, read_deliveries
 from tests.chaos.nemesis import Nemesis
 from tests.chaos.plan import GROUPS, LEASE_SECONDS, Plan
 from tests.chaos.recorder import op_of
-from tests.chaos.servers import CarelessValkey
+from tests.chaos.servers import CarelessValkey, DurablePostgresql
 from tests.chaos.settings import CHANNELS, DELIVERIES_FILE, settings_for
 
 
@@ -52,7 +51,7 @@ class Stage:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self.postgresql = LocalPostgresql(directory, durable=True)
+        self.postgresql = DurablePostgresql(directory)
         self.valkey = CarelessValkey(_made(directory / "valkey"))
         self._runs = 0
         self._storage_url = ""

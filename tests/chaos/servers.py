@@ -1,4 +1,4 @@
-"""Valkey as a careless operator runs it, and how its power is cut."""
+"""PostgreSQL as it should be run, Valkey as a careless operator runs it, and power cuts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,17 @@ from contextlib import closing
 from pathlib import Path
 
 from kinto_dispatch.queue.guardian import Connection
+from kinto_dispatch.testing.postgresql import LocalPostgresql
 from kinto_dispatch.testing.valkey import LocalValkey
+
+
+class DurablePostgresql(LocalPostgresql):
+    """What was committed survives ``kill``. After a crash it syncs its file system in one call,
+    where file by file takes seconds."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory, durable=True)
+        self._settings = {**self._settings, "recovery_init_sync_method": "syncfs"}
 
 
 SAMPLE_SECONDS = 0.1

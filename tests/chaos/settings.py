@@ -21,6 +21,13 @@ CHANNELS: Mapping[str, Mapping[str, str]] = {
     "slow": {"delay_seconds": "0.05", "concurrency": "10"},
     SPLIT: {"split_changes": "true"},
 }
+SYNC = {
+    "plugin": "tests.chaos.recorder:Afterthought",
+    "mode": "sync",
+    "resources": "record",
+}
+"""Runs between the commit and the answer, so that many a kill falls in there."""
+
 DELIVERIES_FILE = "deliveries.jsonl"
 
 
@@ -34,7 +41,8 @@ def settings_for(storage_url: str, queue_url: str, directory: Path) -> dict[str,
         f"{alias}.use": "kinto_dispatch",
         f"{alias}.queue_url": queue_url,
         f"{alias}.lease_seconds": f"{LEASE_SECONDS:g}",
-        f"{alias}.channels": " ".join(CHANNELS),
+        f"{alias}.channels": " ".join([*CHANNELS, "sync"]),
+        **{f"{alias}.channels.sync.{key}": value for key, value in SYNC.items()},
     }
     for name, own in CHANNELS.items():
         common = {

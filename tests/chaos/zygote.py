@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import json
 import os
 import select
@@ -25,32 +26,34 @@ import threading
 from typing import Any, NoReturn
 
 
+WARM = (
+    "kinto",
+    "kinto.core.cache.memory",
+    "kinto.core.permission.postgresql",
+    "kinto.core.storage.postgresql",
+    "kinto.views",
+    "psycopg2",
+    "waitress",
+    "kinto_dispatch.cli.worker",
+    "kinto_dispatch.listener",
+    "kinto_dispatch.outbox.postgres",
+    "kinto_dispatch.queue.log",
+    "kinto_dispatch.queue.streams",
+    "kinto_dispatch.worker",
+    "tests.chaos.recorder",
+)
+"""What web and worker processes import at their start."""
+
+
 def main(settings_path: str, listening: int, log_path: str, plant: str) -> None:
     """Serve until standard input closes."""
     with open(settings_path) as file:
         settings: dict[str, str] = json.load(file)
-    _import_everything()
+    for name in WARM:
+        importlib.import_module(name)
     gc.collect()
     gc.freeze()
     Zygote(settings, listening, log_path, plant).serve()
-
-
-def _import_everything() -> None:
-    """What web and worker processes would import at their start."""
-    import kinto
-    import kinto.core.cache.memory
-    import kinto.core.permission.postgresql
-    import kinto.core.storage.postgresql
-    import psycopg2
-    import waitress  # type: ignore[import-untyped]
-
-    import kinto_dispatch.cli.worker
-    import kinto_dispatch.listener
-    import kinto_dispatch.outbox.postgres
-    import kinto_dispatch.queue.log
-    import kinto_dispatch.queue.streams
-    import kinto_dispatch.worker
-    import tests.chaos.recorder
 
 
 class Zygote:
@@ -164,7 +167,7 @@ def _serve_kinto(settings: dict[str, str], listening: int) -> NoReturn:
     import warnings
 
     import kinto
-    import waitress
+    import waitress  # type: ignore[import-untyped]
 
     warnings.simplefilter("ignore")
     application = kinto.main({}, **settings)
