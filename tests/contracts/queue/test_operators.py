@@ -168,7 +168,8 @@ async def test_consumers_of_dead_workers_are_tidied_away(
 ) -> None:
     """Those of which nothing was heard for long, and on which nothing is pending."""
     await claimed(1, consumer="holds")
-    await queue.fetch("ops", "empty", 1, 0)
+    (done,) = await claimed(1, consumer="empty")
+    await queue.settle("ops", [Settlement(done, Done(), b"")])
     assert await queue.prune("ops", 0, 0) == 0
     assert len(server.xinfo_consumers(STREAM, "workers")) == 2
     monkeypatch.setattr("kinto_dispatch.queue.operators.IDLE_CONSUMER_SECONDS", 0.02)
