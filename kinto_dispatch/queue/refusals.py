@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import redis
 
@@ -56,10 +56,9 @@ NO_ANSWER = {
 def without_password(url: str) -> str:
     """The URL as it may be shown: nothing of who logs in, and of its options only ``db``."""
     parts = urlsplit(url)
-    options = [pair for pair in parse_qsl(parts.query) if pair[0] == "db"]
-    return urlunsplit(
-        parts._replace(netloc=parts.netloc.rpartition("@")[2], query=urlencode(options))
-    )
+    options = urlencode([pair for pair in parse_qsl(parts.query) if pair[0] == "db"])
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}{'?' * bool(options)}{options}"
 
 
 def explained(url: str, error: BaseException) -> QueueUnavailable:
