@@ -4,53 +4,39 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import kinto
 import pytest
 import redis
 import webtest
 
+from kinto_dispatch.testing.kinto import make_app
 
-pytestmark = pytest.mark.benchmark
+
+pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(600)]
 
 HERE = Path(__file__).parent
-ROUNDS = 1_500
+ROUNDS = 800
 WARM_UP = 50
 CHANNELS = (0, 1, 10, 50)
-RECORDS = "/v1/buckets/bench/collections/notes/records"
-AUTHORIZATION = ("Basic", ("bench", "bench"))
+RECORDS = "/buckets/bench/collections/notes/records"
 
 Stats = Mapping[str, float]
 
 
-def test_memory_storage(queue_url: str) -> None:
+def test_memory_storage(tcp_url: str) -> None:
     """Direct mode adds no more than kinto-redis' listener, however many channels there are."""
-    storage = {f"kinto.{kind}_backend": f"kinto.core.{kind}.memory" for kind in _KINDS}
-    result = _measure(storage, queue_url)
-    _check(result)
+    _check(_measure({}, tcp_url))
 
 
-def test_postgresql_storage(queue_url: str, postgresql_url: str, tmp_path: Path) -> None:
+def test_postgresql_storage(tcp_url: str, postgresql_url: str) -> None:
     """The outbox adds at most 5 % to the p50 of a write, for any number of channels."""
-    storage = {
-        "kinto.storage_backend": "kinto.core.storage.postgresql",
-        "kinto.storage_url": postgresql_url,
-        "kinto.permission_backend": "kinto.core.permission.postgresql",
-        "kinto.permission_url": postgresql_url,
-        "kinto.cache_backend": "kinto.core.cache.memory",
-    }
-    _migrate({**storage, **_ours(queue_url, 1)}, tmp_path)
-    result = _measure(storage, queue_url)
+    result = _measure({"kinto.storage_url": postgresql_url}, tcp_url)
     _check(result)
     assert result["dispatch 1"]["p50_ms"] <= 1.05 * result["bare"]["p50_ms"]
-
-
-_KINDS = ("storage", "permission", "cache")
 
 
 def _measure(storage: Mapping[str, str], queue_url: str) -> dict[str, Stats]:
@@ -99,15 +85,9 @@ def _forget(url: str) -> None:
 
 
 def _app(settings: Mapping[str, str]) -> webtest.TestApp:
-    base = {
-        "kinto.userid_hmac_secret": "bench",
-        "multiauth.policies": "basicauth",
-        "kinto.bucket_create_principals": "system.Everyone",
-    }
-    app = webtest.TestApp(kinto.main({}, **base, **settings))
-    app.authorization = AUTHORIZATION
-    app.put_json("/v1/buckets/bench", {})
-    app.put_json("/v1/buckets/bench/collections/notes", {})
+    app = make_app(settings)
+    app.put_json("/buckets/bench", {})
+    app.put_json("/buckets/bench/collections/notes", {})
     return app
 
 
@@ -131,7 +111,7 @@ def _ours(url: str, count: int) -> dict[str, str]:
         names = ["nobody"]
         channels = {
             f"{listener}.channels.nobody.plugin": "noop_channel:NoopSyncChannel",
-            f"{listener}.channels.nobody.users": "nobody",
+            f"{listener}.channels.nobody.users": "account:nobody",
         }
     return {
         "kinto.event_listeners": "dispatch",
@@ -140,11 +120,3 @@ def _ours(url: str, count: int) -> dict[str, str]:
         f"{listener}.channels": " ".join(names),
         **channels,
     }
-
-
-def _migrate(settings: Mapping[str, str], directory: Path) -> None:
-    ini = directory / "kinto.ini"
-    lines = [f"{name} = {value}" for name, value in settings.items()]
-    ini.write_text("\n".join(["[app:main]", "use = egg:kinto", *lines]))
-    command = [sys.executable, "-m", "kinto", "migrate", "--ini", str(ini)]
-    subprocess.run(command, check=True, capture_output=True, cwd=HERE)
