@@ -54,8 +54,9 @@ class DirectAppender:
     """Hands events to the log in the order of their commits, and keeps account of what it lost.
 
     A write waits for its append, at most ``BUDGET_SECONDS``, and not at all while the queue is
-    known to be away. Safe to use from many threads. One thread of its own does the work; it is
-    started when needed and never keeps the process from ending.
+    known to be away. Safe to use from many threads. While all is well the thread of the write
+    appends itself; one thread of our own does it where that did not go well, or several writes
+    come at once. It is started when needed and never keeps the process from ending.
     """
 
     def __init__(self, log: Log) -> None:
@@ -65,6 +66,8 @@ class DirectAppender:
         self._waiting_bytes = 0
         self._thread: threading.Thread | None = None
         self._away = False
+        self._flows = False
+        self._here = threading.Lock()
         self.appended = 0
         """How many events the log has taken since the process began."""
         self.dropped = 0
@@ -79,6 +82,8 @@ class DirectAppender:
         When this returns, the log has them, or they are tried for ``KEEP_SECONDS`` from now and
         then dropped: logged with their ids, and counted.
         """
+        if self._append_here(events):
+            return
         parcel = Parcel(events, time.monotonic() + KEEP_SECONDS)
         with self._changed:
             if self._waiting and self._waiting_bytes + parcel.size_bytes > KEEP_BYTES:
@@ -91,6 +96,28 @@ class DirectAppender:
             waits = not self._away
         if waits and not parcel.appended.wait(BUDGET_SECONDS):
             self._note_absence(f"no answer within {BUDGET_SECONDS:g} s")
+
+    def _append_here(self, events: Sequence[Captured]) -> bool:
+        """Append in the calling thread if the connection is known to be good, nothing waits and
+        nobody else is at it: handing over to a thread and back costs more than the append. False
+        if it is to be done otherwise; the log knows events by id, so a repeat is harmless."""
+        if not self._flows or self._waiting or not self._here.acquire(blocking=False):
+            return False
+        try:
+            self._log.append([(event.id, event.body) for event in events])
+        except QueueUnavailable as error:
+            self._note_absence(str(error))
+            return False
+        except Exception:  # the thread meets it again, and says so
+            return False
+        finally:
+            self._here.release()
+        self._count(events)
+        return True
+
+    def _count(self, events: Sequence[Captured]) -> None:
+        with self._changed:
+            self.appended += len(events)
 
     # --- the thread ----------------------------------------------------------------------
 
@@ -113,7 +140,7 @@ class DirectAppender:
                 self._note_presence()
                 self._take_off(parcels)
                 for parcel in parcels:
-                    self.appended += len(parcel.events)
+                    self._count(parcel.events)
                     parcel.appended.set()
 
     def _next(self) -> list[Parcel]:
@@ -149,6 +176,7 @@ class DirectAppender:
     # --- the account ---------------------------------------------------------------------
 
     def _note_absence(self, reason: str) -> None:
+        self._flows = False
         if not self._away:
             self._away = True
             logger.warning(
@@ -159,6 +187,7 @@ class DirectAppender:
         if self._away:
             logger.warning("The queue takes events again; lost until now: %d", self.dropped)
         self._away = self.is_losing = False
+        self._flows = True
 
     def _drop(self, parcels: Sequence[Parcel], reason: str) -> None:
         ids = [event.id for parcel in parcels for event in parcel.events]
