@@ -71,6 +71,8 @@ def configure(server: redis.Redis) -> Iterator[Callable[[str, Any], None]]:
     yield configure
     for name, value in before.items():
         server.config_set(name, value)
+    # While it writes its first file anew, a server refuses to end.
+    eventually(lambda: is_on_disk(server), "the server to have its data on disk")
 
 
 @pytest.fixture
@@ -106,6 +108,11 @@ def idle(server: redis.Redis) -> Callable[[Claim, float], Any]:
         await asyncio.to_thread(eventually, lambda: is_idle(claim, seconds), "the lease to end")
 
     return idle
+
+
+def is_on_disk(server: redis.Redis) -> bool:
+    info: Any = server.info("persistence")
+    return not info["aof_rewrite_in_progress"] and not info["aof_rewrite_scheduled"]
 
 
 def open_port(url: str) -> str:
