@@ -184,7 +184,7 @@ def _is_forgotten(first: Delivery, again: Delivery, fault: Fault) -> bool:
 
 def _hinders(fault: Fault, first: Delivery, again: Delivery, lease_seconds: float) -> bool:
     """Whether the fault kept the first from being settled, or from keeping its lease; or whether
-    it froze the process of the second, which then went on with what it no longer held."""
+    it froze the process of the second in the middle of its attempt."""
     if fault.kind in SERVER_FAULTS:
         return overlaps(fault, first.at - lease_seconds, first.at + SETTLE_SECONDS)
     if fault.pid is None:
@@ -194,8 +194,8 @@ def _hinders(fault: Fault, first: Delivery, again: Delivery, lease_seconds: floa
     return (
         fault.kind == "stop_worker"
         and fault.pid in (again.pid, again.parent)
-        and again.attempt == first.attempt
-        and overlaps(fault, first.at - 2 * lease_seconds, again.at)
+        and again.began <= fault.at
+        and first.at >= fault.at
     )
 
 

@@ -85,6 +85,12 @@ class Client(threading.Thread):
         """Ask it to end after the operation under way."""
         self._ended.set()
 
+    def close(self) -> None:
+        """Give back the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
     def make_collection(self) -> None:
         """Create what the client writes into; raises unless it worked."""
         for path in (BUCKET, f"{BUCKET}/collections/{self.collection}"):
@@ -240,9 +246,7 @@ class Client(threading.Thread):
             response = self._connection.getresponse()
             return response.status, json.loads(response.read() or b"null")
         except (OSError, http.client.HTTPException, ValueError) as error:
-            if self._connection is not None:
-                self._connection.close()
-            self._connection = None
+            self.close()
             return None, str(error)
 
 

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from kinto_dispatch.testing.waiting import eventually
+from tests.chaos.settings import write_ini
 
 
 START_SECONDS = 30.0
@@ -45,19 +46,19 @@ class Crew:
         self._closing = False
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.port: int = self._listening.getsockname()[1]
-        path = directory / "settings.json"
-        path.write_text(json.dumps(dict(settings)))
+        path = directory / "kinto.ini"
+        write_ini(settings, path)
         self._zygote = self._spawn(path)
         self._listener = threading.Thread(target=self._listen, daemon=True)
         self._listener.start()
 
-    def _spawn(self, settings: Path) -> subprocess.Popen[bytes]:
+    def _spawn(self, ini: Path) -> subprocess.Popen[bytes]:
         descriptor = self._listening.fileno()
         with (self._directory / "zygote.log").open("ab") as errors:
             return subprocess.Popen(
                 [
                     *(sys.executable, "-W", "ignore", "-m", "tests.chaos.zygote"),
-                    *(str(settings), str(descriptor), str(self.log), self._plant),
+                    *(str(ini), str(descriptor), str(self.log), self._plant),
                 ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

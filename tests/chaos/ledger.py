@@ -19,9 +19,11 @@ from tests.chaos.client import Operation
 class Delivery:
     """One line of a receiver: what it was given and what it answered.
 
-    ``pid`` ran it; ``parent`` is the worker where that was a child on quarantine.
+    The attempt ``began`` when the hook was called, and was noted ``at``. ``pid`` ran it;
+    ``parent`` is the worker where that was a child on quarantine.
     """
 
+    began: float
     at: float
     pid: int
     parent: int

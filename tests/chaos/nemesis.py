@@ -28,6 +28,7 @@ class Nemesis(threading.Thread):
         super().__init__(name=f"nemesis-{group}", daemon=True)
         self.faults: list[Fault] = []
         self.error: BaseException | None = None
+        self._plan = plan
         self._schedule: Sequence[tuple[float, str]] = schedule(plan, group)
         self._chance = random.Random(f"{plan.seed} how {group}")
         self._crew = crew
@@ -84,7 +85,7 @@ class Nemesis(threading.Thread):
         """For longer than a lease; others are killed meanwhile."""
         pid = self._victim(kind)
         if pid is not None:
-            seconds = LEASE_SECONDS * self._chance.uniform(1.2, 2.0)
+            seconds = LEASE_SECONDS * self._chance.uniform(*self._plan.frozen_leases)
             thread = threading.Thread(target=self._freeze, args=(kind, pid, seconds), daemon=True)
             thread.start()
             self._frozen.append(thread)

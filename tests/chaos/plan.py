@@ -47,7 +47,9 @@ LEASE_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """One run. ``least`` is what makes it valid: faults by kind, and deliveries."""
+    """One run. ``least_faults`` and ``least_deliveries`` make it valid. ``frozen_leases`` is how
+    long a process is stopped, in leases; ``channels`` changes options of channels; ``plant`` is
+    what is broken on purpose, see ``plants``."""
 
     seed: int
     seconds: float = FULL_SECONDS
@@ -60,6 +62,8 @@ class Plan:
     faults: Mapping[str, int] = field(default_factory=lambda: FULL_FAULTS)
     least_faults: Mapping[str, int] = field(default_factory=lambda: LEAST_FAULTS)
     least_deliveries: int = LEAST_DELIVERIES
+    frozen_leases: tuple[float, float] = (1.2, 2.0)
+    channels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     plant: str = ""
 
 

@@ -37,17 +37,21 @@ class Recorder:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        # Asked now: a child on quarantine may outlive its worker.
+        self._parent = os.getppid()
 
     @hookimpl
     async def on_event_async(self, event: Event, channel: Any, delivery: Delivery) -> Outcome:
         """Note it, then answer."""
+        began = time.monotonic()
         await asyncio.sleep(self._settings.delay_seconds / 2)
         outcome, answer = self._answer(delivery)
         await _book(self._settings.path).write(
             {
+                "began": began,
                 "at": time.monotonic(),
                 "pid": os.getpid(),
-                "parent": os.getppid(),
+                "parent": self._parent,
                 "channel": channel.name,
                 "key": delivery.key,
                 "attempt": delivery.attempt,

@@ -34,6 +34,9 @@ from tests.chaos.settings import CHANNELS, DELIVERIES_FILE, settings_for
 
 
 READY_SECONDS = 30.0
+LATE_SECONDS = 15.0
+"""How much longer than planned the faults may take on a busy machine."""
+
 LOOK_SECONDS = 0.25
 LOOKS = 4
 """So often in a row nothing waits before what did not arrive counts as lost."""
@@ -73,12 +76,14 @@ class Stage:
         self.valkey.stop()
         self.postgresql.stop()
 
-    def new_run(self) -> tuple[Path, dict[str, str]]:
+    def new_run(self, plan: Plan) -> tuple[Path, dict[str, str]]:
         """A directory and settings for one run, on an empty database and an empty queue."""
         self._runs += 1
         directory = _made(self.directory / f"run-{self._runs}")
         self.valkey.flush()
-        settings = settings_for(self.postgresql.create_database(), self.valkey.url, directory)
+        settings = settings_for(
+            self.postgresql.create_database(), self.valkey.url, directory, plan.channels
+        )
         subprocess.run(
             [sys.executable, "-c", MIGRATE],
             input=json.dumps(settings).encode(),
@@ -94,7 +99,7 @@ class Run:
     def __init__(self, plan: Plan, stage: Stage) -> None:
         self._plan = plan
         self._stage = stage
-        self._directory, settings = stage.new_run()
+        self._directory, settings = stage.new_run(plan)
         self._storage_url = settings["kinto.storage_url"]
         self._dispatch = configure(settings).settings
         self._settings = settings
@@ -104,7 +109,7 @@ class Run:
     def play(self) -> dict[str, Any]:
         """Everything from the first write to the report."""
         began = time.monotonic()
-        with Crew(self._settings, self._directory, self._plan.plant) as crew:
+        with Crew(self._settings, self._directory, self._plan.plant) as crew, self._closing():
             crew.want("worker", self._plan.workers)
             crew.want("web", self._plan.webs)
             control = self._control(crew)
@@ -124,10 +129,24 @@ class Run:
         self._keep(ledger, report)
         return report
 
+    @contextlib.contextmanager
+    def _closing(self) -> Iterator[None]:
+        """Whatever happens, nobody writes or breaks anything afterwards."""
+        try:
+            yield
+        finally:
+            for nemesis in self._nemeses:
+                nemesis.end()
+            _end(self._clients)
+            for client in self._clients:
+                client.close()
+
     # --- acts ----------------------------------------------------------------------------
 
     def _control(self, crew: Crew) -> dict[str, Any]:
         """Without faults nothing may come twice."""
+        if not self._plan.control_seconds:
+            return {}
         clients = self._start_clients(crew)
         time.sleep(self._plan.control_seconds)
         _end(clients)
@@ -144,9 +163,10 @@ class Run:
             nemesis.start()
         for nemesis in self._nemeses:
             # Late on a busy machine, but not for ever: the run is not valid then.
-            nemesis.join(max(0.0, deadline - time.monotonic()) + 0.25 * self._plan.seconds)
+            nemesis.join(max(0.0, deadline + LATE_SECONDS - time.monotonic()))
             nemesis.end()
             nemesis.join()
+        time.sleep(max(0.0, deadline - time.monotonic()))
         _end(clients)
         for thread in [*clients, *self._nemeses]:
             if thread.error is not None:
@@ -241,9 +261,7 @@ class Run:
         account = check(ledger)
         done = Counter(fault.kind for fault in ledger.faults)
         wrong = [*account.pop("wrong")]
-        wrong += [f"without faults: {what}" for what in control["wrong"]]
-        if control["duplicated"]["total"]:
-            wrong.append(f"without faults: {control['duplicated']['total']} duplicated")
+        wrong += _wrong_without_faults(control)
         if not ledger.more["drained"]:
             wrong.append("not everything had drained in time")
         if unasked:
@@ -298,6 +316,13 @@ class Run:
             (self._directory / name).write_text(text)
 
 
+def _wrong_without_faults(control: Mapping[str, Any]) -> Iterator[str]:
+    for what in control.get("wrong", ()):
+        yield f"without faults: {what}"
+    if control and control["duplicated"]["total"]:
+        yield f"without faults: {control['duplicated']['total']} duplicated"
+
+
 async def _dead(queue: Queue, lane: str) -> Any:
     after = "0-0"
     while page := await queue.dead_letters(lane, after):
@@ -317,7 +342,8 @@ def _end(clients: Sequence[Client]) -> None:
     for client in clients:
         client.end()
     for client in clients:
-        client.join()
+        if client.is_alive():
+            client.join()
 
 
 def _worked(step: Any) -> bool:

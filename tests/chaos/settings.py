@@ -31,8 +31,58 @@ SYNC = {
 DELIVERIES_FILE = "deliveries.jsonl"
 
 
-def settings_for(storage_url: str, queue_url: str, directory: Path) -> dict[str, str]:
-    """Kinto's settings as an ini has them."""
+INI = """\
+[app:main]
+use = egg:kinto
+{settings}
+
+[loggers]
+keys = root, dispatch, attempts
+
+[handlers]
+keys = stderr
+
+[formatters]
+keys = line
+
+[logger_root]
+level = WARNING
+handlers = stderr
+
+[logger_dispatch]
+qualname = kinto_dispatch.relay
+level = INFO
+handlers =
+
+[logger_attempts]
+qualname = kinto_dispatch.attempt
+level = ERROR
+handlers =
+
+[handler_stderr]
+class = StreamHandler
+args = (sys.stderr,)
+formatter = line
+
+[formatter_line]
+format = %(asctime)s %(process)d %(levelname)s %(name)s %(message)s
+"""
+"""One line for each attempt would be much for tens of thousands."""
+
+
+def write_ini(settings: Mapping[str, str], path: Path) -> None:
+    """The settings where Kinto and the worker read them."""
+    lines = (f"{name} = {value}" for name, value in settings.items())
+    path.write_text(INI.format(settings="\n".join(lines)))
+
+
+def settings_for(
+    storage_url: str,
+    queue_url: str,
+    directory: Path,
+    changed: Mapping[str, Mapping[str, str]],
+) -> dict[str, str]:
+    """Kinto's settings as an ini has them; ``changed`` holds other options for some channels."""
     alias = "kinto.event_listeners.dispatch"
     settings = {
         "kinto.storage_url": storage_url,
@@ -50,6 +100,6 @@ def settings_for(storage_url: str, queue_url: str, directory: Path) -> dict[str,
             "resources": "record",
             "path": str(directory / DELIVERIES_FILE),
         }
-        for key, value in {**common, **own}.items():
+        for key, value in {**common, **own, **changed.get(name, {})}.items():
             settings[f"{alias}.channels.{name}.{key}"] = value
     return full_settings(settings)

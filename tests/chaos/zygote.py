@@ -1,6 +1,6 @@
 """A warm parent: everything is imported and nothing started, so that a child is there at once.
 
-``python -m tests.chaos.zygote SETTINGS.json LISTENING_FD LOG PLANT`` reads commands from standard
+``python -m tests.chaos.zygote INI LISTENING_FD LOG PLANT`` reads commands from standard
 input, one JSON object a line, and answers on standard output:
 
     {"start": "worker"}            {"started": "worker", "pid": 12}
@@ -33,7 +33,9 @@ WARM = (
     "kinto.core.storage.postgresql",
     "kinto.views",
     "psycopg2",
+    "pyramid.paster",
     "waitress",
+    "kinto_dispatch.cli",
     "kinto_dispatch.cli.worker",
     "kinto_dispatch.listener",
     "kinto_dispatch.outbox.postgres",
@@ -45,22 +47,20 @@ WARM = (
 """What web and worker processes import at their start."""
 
 
-def main(settings_path: str, listening: int, log_path: str, plant: str) -> None:
+def main(ini: str, listening: int, log_path: str, plant: str) -> None:
     """Serve until standard input closes."""
-    with open(settings_path) as file:
-        settings: dict[str, str] = json.load(file)
     for name in WARM:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()
-    Zygote(settings, listening, log_path, plant).serve()
+    Zygote(ini, listening, log_path, plant).serve()
 
 
 class Zygote:
     """Forks, signals and reaps. Has no threads, which a fork would lose."""
 
-    def __init__(self, settings: dict[str, str], listening: int, log: str, plant: str) -> None:
-        self._settings = settings
+    def __init__(self, ini: str, listening: int, log: str, plant: str) -> None:
+        self._ini = ini
         self._listening = listening
         self._log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._plant = plant
@@ -137,10 +137,9 @@ class Zygote:
         os.dup2(self._log, 1)
         os.dup2(self._log, 2)
         threading.Thread(target=_end_with, args=(self._lifeline,), daemon=True).start()
-        _set_up_logging()
         if kind == "web":
-            _serve_kinto(self._settings, self._listening)
-        _work(self._settings, self._plant)
+            _serve_kinto(self._ini, self._listening)
+        _work(self._ini, self._plant)
 
 
 def _end_with(lifeline: int) -> None:
@@ -148,46 +147,26 @@ def _end_with(lifeline: int) -> None:
     os._exit(0)
 
 
-def _set_up_logging() -> None:
-    import logging
-
-    logging.basicConfig(
-        level=logging.WARNING,
-        stream=sys.stderr,
-        format="%(relativeCreated)d %(process)d %(levelname)s %(name)s %(message)s",
-    )
-    logging.getLogger("kinto_dispatch").setLevel(logging.INFO)
-    # One line for each attempt is much for tens of thousands.
-    logging.getLogger("kinto_dispatch.attempt").setLevel(logging.ERROR)
-    # A queue of requests is what a killed neighbour leaves behind.
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
-
-
-def _serve_kinto(settings: dict[str, str], listening: int) -> NoReturn:
-    import warnings
-
-    import kinto
+def _serve_kinto(ini: str, listening: int) -> NoReturn:
     import waitress  # type: ignore[import-untyped]
+    from pyramid.paster import get_app, setup_logging
 
-    warnings.simplefilter("ignore")
-    application = kinto.main({}, **settings)
+    setup_logging(ini)
+    application = get_app(ini)
     shared = socket.socket(fileno=listening)
     waitress.serve(application, sockets=[shared], threads=6, _quiet=True)
     os._exit(0)
 
 
-def _work(settings: dict[str, str], plant: str) -> NoReturn:
-    import asyncio
-
-    from kinto_dispatch.cli.worker import run
-    from kinto_dispatch.plugins import configure
-    from kinto_dispatch.worker import WorkerOptions
+def _work(ini: str, plant: str) -> NoReturn:
+    from kinto_dispatch.cli import main
 
     if plant:
         from tests.chaos.plants import PLANTS
 
         PLANTS[plant]()
-    asyncio.run(run(configure(settings), WorkerOptions(), supervised=False))
+    sys.argv = ["kinto-dispatch", "worker", "--ini", ini]
+    main()
     os._exit(0)
 
 
