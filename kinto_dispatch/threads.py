@@ -48,22 +48,34 @@ class ThreadPool:
         with self._lock:
             if self._busy >= self.bound:
                 raise PoolExhausted(self.name, self.bound)
+            if self._threads <= self._busy:
+                # Before anything is counted, since it may fail.
+                self._start_thread()
+                self._threads += 1
             self._busy += 1
-            starts_thread = self._threads < self._busy
-            self._threads += starts_thread
         future: Future[Any] = Future()
         self._work.put((future, call))
-        if starts_thread:
-            threading.Thread(target=self._run, name=f"dispatch-{self.name}", daemon=True).start()
         return future
+
+    def _start_thread(self) -> None:
+        thread = threading.Thread(target=self._run, name=f"dispatch-{self.name}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system has none left
+            raise PoolExhausted(self.name, self._threads) from error
 
     def _run(self) -> None:
         while (item := self._next()) is not None:
             future, call = item
-            if future.set_running_or_notify_cancel():
-                _complete(future, call)
+            is_wanted = future.set_running_or_notify_cancel()
+            result, error = _outcome(call) if is_wanted else (None, None)
             with self._lock:
                 self._busy -= 1
+            # After that, since whoever waits for it may have the next call ready.
+            if error is not None:
+                future.set_exception(error)
+            elif is_wanted:
+                future.set_result(result)
 
     def _next(self) -> tuple[Future[Any], Callable[[], Any]] | None:
         with contextlib.suppress(queue.Empty):
@@ -76,10 +88,11 @@ class ThreadPool:
         return None
 
 
-def _complete(future: Future[Any], call: Callable[[], Any]) -> None:
+def _outcome(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
     try:
-        result = call()
+        return call(), None
+    except StopIteration as error:
+        # No future of asyncio takes one: whoever waits would wait for ever.
+        return None, RuntimeError(f"StopIteration: {error}")
     except BaseException as error:  # SystemExit in a hook must not end the thread silently
-        future.set_exception(error)
-    else:
-        future.set_result(result)
+        return None, error
