@@ -69,7 +69,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1):
         """The event in ``body``. Raises ``UndecodableEvent`` on anything else."""
         try:
             return _decoder.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             return _decode_with_stdlib(body, error)
 
 
