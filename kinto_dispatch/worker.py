@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -30,6 +29,9 @@ BEAT_SECONDS = 2.0
 BEAT_TTL_SECONDS = 10.0
 HOUSEKEEPING_SECONDS = 60.0
 IDLE_CHECK_SECONDS = 0.1
+
+LEAVE_SECONDS = 2.0
+"""What is kept of ``shutdown_seconds``, at most half of it, to settle, give back, and close."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +76,11 @@ class Worker:
     # --- start ---------------------------------------------------------------------------
 
     async def _reach(self, queue: Queue) -> None:
-        """Wait until the queue is there; it may come up after the worker."""
+        """Wait until the queue is there; it may come up after the worker. Somebody waits for the
+        end of a burst, though, and is told."""
+        if self._options.burst:
+            await self._register(queue)
+            return
         while not self._stopping.is_set():
             if await self._patience.attempt(lambda: self._register(queue), "the worker"):
                 return
@@ -101,6 +107,7 @@ class Worker:
         router = Router(queue, channels, self._patience)
         self._lanes = [self._lane(channel, queue) for channel in self._wanted()]
         logger.info("worker.started name=%s channels=%s", self.name, self._lane_names())
+        background: list[Coroutine[Any, Any, None]]
         background = [self._heart(queue), self._keep_house(queue)]
         if channels:
             background.append(router.run(self._stopping))
@@ -121,17 +128,19 @@ class Worker:
             concurrency=self._options.concurrency,
         )
 
-    async def _run_lanes(self, background: Sequence[asyncio.Future[None]]) -> None:
+    async def _run_lanes(self, background: Sequence[asyncio.Future[Any]]) -> None:
         """Run until the lanes have drained; one that ends by a bug of ours stops the worker."""
         lanes = [asyncio.ensure_future(lane.run()) for lane in self._lanes]
-        stopped = asyncio.ensure_future(self._stopping.wait())
+        stopped: asyncio.Future[Any] = asyncio.ensure_future(self._stopping.wait())
+        everything = [*lanes, *background, stopped]
         try:
-            await asyncio.wait([*lanes, *background, stopped], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
             self.stop()
             if lanes:
-                await asyncio.wait(lanes, timeout=self._settings.shutdown_seconds)
+                leave = self._leave_seconds()
+                await asyncio.wait(lanes, timeout=self._settings.shutdown_seconds - leave)
         finally:
-            await _end([*lanes, *background, stopped])
+            await _end(everything)
         for task in [*lanes, *background]:
             if not task.cancelled() and (error := task.exception()):
                 raise error
@@ -139,11 +148,13 @@ class Worker:
     # --- the background ------------------------------------------------------------------
 
     async def _heart(self, queue: Queue) -> None:
-        while not self._stopping.is_set():
-            await self._patience.attempt(
+        """Until the lanes have drained: a worker that finishes what it holds still lives."""
+        patience = Patience(asyncio.Event())
+        while True:
+            await patience.attempt(
                 lambda: queue.beat(self.name, self._describe(), BEAT_TTL_SECONDS), "the heartbeat"
             )
-            await self._patience.pause(BEAT_SECONDS)
+            await patience.pause(BEAT_SECONDS)
 
     def _describe(self) -> dict[str, Any]:
         return {
@@ -206,17 +217,21 @@ class Worker:
     # --- stop ----------------------------------------------------------------------------
 
     async def _leave(self, queue: Queue) -> None:
-        """Settle and give back what is held, say good-bye; the leases do it if the queue can't."""
-        with contextlib.suppress(Exception):
-            async with asyncio.timeout(5.0):
-                await asyncio.gather(*(lane.release() for lane in self._lanes))
-                await queue.retire(self.name, self._lane_names(), [self.name])
+        """Settle and give back what is held, say good-bye, close; the leases do it if the queue
+        cannot. Takes at most ``LEAVE_SECONDS``, whatever plugins and servers do."""
+        seconds = self._leave_seconds() / 2
+        await _within(seconds, self._say_goodbye(queue))
         self._quarantine.close()
-        for channel in self._configuration.channels:
-            with contextlib.suppress(Exception):
-                await channel.close()
-        await queue.close()
+        channels = [channel.close() for channel in self._configuration.channels]
+        await _within(seconds, *channels, queue.close())
         logger.info("worker.stopped name=%s", self.name)
+
+    async def _say_goodbye(self, queue: Queue) -> None:
+        await asyncio.gather(*(lane.release() for lane in self._lanes), return_exceptions=True)
+        await queue.retire(self.name, self._lane_names(), [self.name])
+
+    def _leave_seconds(self) -> float:
+        return min(LEAVE_SECONDS, self._settings.shutdown_seconds / 2)
 
     def _lane_names(self) -> list[str]:
         return [lane.name for lane in self._lanes]
@@ -229,3 +244,14 @@ async def _end(tasks: Sequence[asyncio.Future[Any]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _within(seconds: float, *steps: Coroutine[Any, Any, None]) -> None:
+    """Run these at the same time, and leave behind what is not done in time. Never raises."""
+    tasks = [asyncio.ensure_future(step) for step in steps]
+    done, late = await asyncio.wait(tasks, timeout=seconds)
+    for task in late:
+        task.cancel()
+    for task in done:
+        if not task.cancelled() and (error := task.exception()):
+            logger.info("worker.leaving %s", error)

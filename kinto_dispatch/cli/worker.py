@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from kinto_dispatch.plugins import Configuration
     from kinto_dispatch.worker import WorkerOptions
 
+LEAST_STANDSTILL_SECONDS = 30.0
+STANDSTILL_SECONDS = 10.0
+
 
 @click.command()
 @ini_option
@@ -38,12 +41,19 @@ if TYPE_CHECKING:
 @click.option("--channels", metavar="NAMES", help="Only these channels, separated by commas.")
 @click.option("--burst", is_flag=True, help="Stop when everything due has been settled.")
 @click.option("--supervised", is_flag=True, hidden=True, help="Stop when standard input closes.")
+@click.option(
+    "--standstill-seconds",
+    type=click.FloatRange(1.0),
+    hidden=True,
+    help="How long the event loop may stand still.",
+)
 def command(
     processes: int,
     concurrency: int | None,
     channels: str | None,
     burst: bool,
     supervised: bool,
+    standstill_seconds: float | None,
 ) -> None:
     """Deliver what the async channels want, until SIGTERM or SIGINT.
 
@@ -57,8 +67,11 @@ def command(
     pick_lanes(configuration, names)
     options = WorkerOptions(concurrency=concurrency, channels=names, burst=burst)
     if processes == 1:
-        asyncio.run(run(configuration, options, supervised))
-        # Threads that a hung hook left behind must not hold up the exit.
+        limit = standstill_seconds or longest_standstill(configuration)
+        # Not asyncio.run, which waits for hooks that were left behind.
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(run(configuration, options, supervised, limit))
+        # Nor must their threads hold up the exit.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
@@ -67,10 +80,24 @@ def command(
     sys.exit(supervise(_child_arguments(ini_path()), processes, burst))
 
 
-async def run(configuration: Configuration, options: WorkerOptions, supervised: bool) -> None:
+def longest_standstill(configuration: Configuration) -> float:
+    """How long the event loop may stand still before the process is ended: longer than any
+    attempt may take."""
+    timeouts = [channel.config.timeout_seconds for channel in configuration.async_channels]
+    return max(LEAST_STANDSTILL_SECONDS, STANDSTILL_SECONDS + max(timeouts, default=0.0))
+
+
+async def run(
+    configuration: Configuration,
+    options: WorkerOptions,
+    supervised: bool,
+    standstill_seconds: float,
+) -> None:
     """Run one worker process until a signal comes, or until its supervisor is gone."""
+    from kinto_dispatch.watchdog import Watchdog
     from kinto_dispatch.worker import Worker
 
+    Watchdog(standstill_seconds).start()
     worker = Worker(configuration, options)
     task = asyncio.ensure_future(worker.run())
     loop = asyncio.get_running_loop()

@@ -140,11 +140,12 @@ def settle(keys: LaneKeys, settlements: Sequence[Settlement]) -> Evaluation:
 def _fate(settlement: Settlement) -> str | tuple[str | int, ...]:
     """A settlement as ``settle.lua`` reads it."""
     claim = settlement.claim
+    fate: tuple[str | int, ...]
     match settlement.fate:
         case Done():
             return claim.id
-        case Later(delay_seconds, attempt):
-            fate: tuple[str | int, ...] = ("later", _milliseconds(delay_seconds), attempt)
+        case Later(delay_seconds, attempt, suspect):
+            fate = ("later", _milliseconds(delay_seconds), attempt, suspect)
         case Dead(kind, reason):
             fate = ("dead", kind, spelled_out(reason), claim.attempt)
     return claim.id, claim.consumer, claim.token, *fate

@@ -74,10 +74,14 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """Back to the lane as attempt ``attempt`` after ``delay_seconds`` of the server's clock."""
+    """Back to the lane as attempt ``attempt`` after ``delay_seconds`` of the server's clock.
+
+    It comes back as ``suspect`` where its process had to be killed to end it.
+    """
 
     delay_seconds: float
     attempt: int
+    suspect: bool = False
 
 
 @dataclass(frozen=True, slots=True)

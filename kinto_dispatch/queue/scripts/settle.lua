@@ -1,7 +1,7 @@
 -- Carry out fates. Frees before it writes, so that it passes where memory is full.
 -- KEYS stream due held dead attempts strikes
 -- ARGV group, MessagePack list, the record of each; in the list stand
---   id of what is done | {id consumer token 'later' delay_ms attempt}
+--   id of what is done | {id consumer token 'later' delay_ms attempt suspect}
 --   | {id consumer token 'dead' kind reason attempts}
 -- Returns for each whether it counted, as a text of 0 and 1.
 local CHUNK = 3000  -- Lua passes at most some 8,000 values to a function.
@@ -23,8 +23,10 @@ local function move(item)
 end
 
 local function put_off(item, fields, now)
-  -- It ended its attempt and left its worker alive, so it is suspect no longer.
-  local entry = entry_of(fields, tostring(item[6]), is_replay(fields) and 'replay' or '')
+  -- What ended its attempt and left its process alive is suspect no longer.
+  local flags = is_replay(fields) and 'replay' or ''
+  if item[7] then flags = flags == '' and 'suspect' or flags .. ' suspect' end
+  local entry = entry_of(fields, tostring(item[6]), flags)
   redis.call('HSET', KEYS[3], item[1], cmsgpack.pack(entry))
   redis.call('ZADD', KEYS[2], now + item[5], item[1])
 end

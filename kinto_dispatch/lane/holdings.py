@@ -1,0 +1,115 @@
+"""The claims that a lane holds: how sure it may be of them, and how they are settled."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from kinto_dispatch.queue.protocol import Claim, Queue, Settlement
+
+
+logger = logging.getLogger(__name__)
+
+SETTLE_BATCH = 500
+
+
+class Holdings:
+    """Claims of one lane from the moment they are made until they are settled or given back.
+
+    Every method that asks the queue may raise ``QueueUnavailable`` and can then be called again.
+    """
+
+    def __init__(self, lane: str, queue: Queue, lease_seconds: float) -> None:
+        self._lane = lane
+        self._queue = queue
+        self._lease_seconds = lease_seconds
+        self._claims: dict[str, Claim] = {}
+        self._lost: set[str] = set()
+        self._unsettled: deque[Settlement] = deque()
+        self._renewed_at = 0.0
+
+    def __len__(self) -> int:
+        return len(self._claims)
+
+    @property
+    def has_unsettled(self) -> bool:
+        """Whether attempts have ended that the queue does not know of yet."""
+        return bool(self._unsettled)
+
+    def is_sure(self) -> bool:
+        """Whether nobody else can have taken any of the claims over, even if this process stood
+        still in between."""
+        return _now() < self._renewed_at + self._lease_seconds
+
+    def take(self, claims: Iterable[Claim], asked_at: float) -> list[Claim]:
+        """Hold what was claimed by a call made at ``asked_at``; those that were not held before.
+
+        Others are ours already, and their leases ran out while this process stood still: their
+        attempts go on, and are settled with the new token.
+        """
+        if not self._claims:
+            self._renewed_at = max(self._renewed_at, asked_at)
+        new = []
+        for claim in claims:
+            if claim.id not in self._claims:
+                new.append(claim)
+            self._claims[claim.id] = claim
+            self._lost.discard(claim.id)
+        return new
+
+    async def renew(self) -> Sequence[Claim]:
+        """Prolong all leases; the claims that turned out to be lost to somebody else."""
+        asked_at = _now()
+        claims = [claim for claim in self._claims.values() if claim.id not in self._lost]
+        answer = await self._queue.renew(self._lane, claims) if claims else ()
+        self._renewed_at = asked_at
+        # One may have been settled, or claimed anew, between the question and the answer.
+        lost = [claim for claim in answer if self._claims.get(claim.id) is claim]
+        for claim in lost:
+            self._lost.add(claim.id)
+            logger.warning("delivery.lost_lease key=%s: another worker has it", claim.key)
+        return lost
+
+    def forget(self, claims: Iterable[Claim]) -> None:
+        """Hold these no longer: somebody else does."""
+        for claim in claims:
+            self._claims.pop(claim.id, None)
+            self._lost.discard(claim.id)
+
+    def add(self, settlement: Settlement) -> None:
+        """Keep a settlement for ``settle``."""
+        self._unsettled.append(settlement)
+
+    async def settle(self) -> int:
+        """Settle what was added first, at most ``SETTLE_BATCH``; how many."""
+        batch = [
+            replace(settlement, claim=self._claims.get(settlement.claim.id, settlement.claim))
+            for settlement in itertools.islice(self._unsettled, SETTLE_BATCH)
+        ]
+        counted = await self._queue.settle(self._lane, batch)
+        for settlement, counts in zip(batch, counted, strict=True):
+            self._unsettled.popleft()
+            self.forget([settlement.claim])
+            if not counts:
+                key = settlement.claim.key
+                logger.warning("delivery.stale key=%s: settled elsewhere meanwhile", key)
+        return len(batch)
+
+    async def give_back(self, claims: Sequence[Claim]) -> None:
+        """Let others have these, unattempted."""
+        await self._queue.release(self._lane, claims)
+        self.forget(claims)
+
+    async def release(self) -> None:
+        """Settle what was attempted and give back the rest."""
+        while self._unsettled:
+            await self.settle()
+        await self.give_back(list(self._claims.values()))
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
