@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from types import FrameType
@@ -46,10 +48,13 @@ class Supervised:
         return True
 
 
-def supervise(arguments: Sequence[str], processes: int, burst: bool) -> int:
+def supervise(
+    arguments: Sequence[str], processes: int, burst: bool, supervised: bool = False
+) -> int:
     """Run ``kinto-dispatch`` with these arguments in several processes until a signal comes, or
     with ``burst`` until all have ended. Returns the worst exit code. Signals are passed on; a
-    second one reaches the children too."""
+    second one reaches the children too. With ``supervised`` the end of standard input counts as
+    a signal."""
     asked_to_stop: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
@@ -61,6 +66,8 @@ def supervise(arguments: Sequence[str], processes: int, burst: bool) -> int:
     children = [Supervised(arguments) for _ in range(processes)]
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, pass_on)
+    if supervised:
+        threading.Thread(target=_stop_with_standard_input, daemon=True).start()
     while any(child.process.poll() is None for child in children) or not (asked_to_stop or burst):
         time.sleep(POLL_SECONDS)
         if not asked_to_stop and not burst:
@@ -71,3 +78,8 @@ def supervise(arguments: Sequence[str], processes: int, burst: bool) -> int:
     # One that was stopped while it still started had nothing to finish.
     harmless = ENDED_BY_SIGNAL if asked_to_stop else ()
     return max(0 if code in harmless else abs(code) for code in codes)
+
+
+def _stop_with_standard_input() -> None:
+    sys.stdin.buffer.read()
+    os.kill(os.getpid(), signal.SIGTERM)

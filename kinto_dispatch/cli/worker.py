@@ -77,7 +77,7 @@ def command(
         os._exit(0)
     from kinto_dispatch.cli.processes import supervise
 
-    sys.exit(supervise(_child_arguments(ini_path()), processes, burst))
+    sys.exit(supervise(_child_arguments(ini_path()), processes, burst, supervised))
 
 
 def longest_standstill(configuration: Configuration) -> float:
