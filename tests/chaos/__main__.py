@@ -13,7 +13,8 @@ from pathlib import Path
 def main() -> int:
     """Run once and print the report."""
     from tests.chaos.plan import FULL_SECONDS, plan_for
-    from tests.chaos.run import Run, stage
+    from tests.chaos.run import Run
+    from tests.chaos.stage import stage
 
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seconds", type=float, default=FULL_SECONDS)

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,15 +27,25 @@ REVIVE_SECONDS = 0.2
 """What a supervisor takes to notice a death."""
 
 
+@dataclass(frozen=True, slots=True)
+class Unasked:
+    """A process that ended though nobody had killed it, ``age`` seconds after it was started."""
+
+    kind: str
+    pid: int
+    status: int
+    age: float
+
+
 class Crew:
     """Keeps ``wanted`` processes of each kind alive: ``web`` and ``worker``.
 
     ``port`` is where the webs answer; it is held over all their deaths. ``unasked`` lists those
-    that ended though nobody had killed them.
+    that ended by themselves.
     """
 
     def __init__(self, settings: Mapping[str, str], directory: Path, plant: str = "") -> None:
-        self.unasked: list[dict[str, Any]] = []
+        self.unasked: list[Unasked] = []
         self.log = directory / "processes.log"
         self._directory = directory
         self._plant = plant
@@ -160,7 +171,7 @@ class Crew:
             (kind,) = (kind for kind, pids in self._alive.items() if pid in pids)
             age = time.monotonic() - self._alive[kind].pop(pid)
             if pid not in self._killed:
-                self.unasked.append({"kind": kind, "status": status, "age": round(age, 1)})
+                self.unasked.append(Unasked(kind, pid, status, round(age, 1)))
             self._codes[pid] = status
             revive = not self._closing and len(self._alive[kind]) < self._wanted[kind]
         if revive:

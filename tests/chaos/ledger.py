@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class DeadLetter:
     ops: tuple[str, ...]
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
     """Everything that the checker compares. ``present`` is what the storage says of each
     operation whose fate the client does not know or that decided a record last."""
@@ -72,7 +72,6 @@ class Ledger:
     channels: Collection[str] = ()
     lease_seconds: float = 2.0
     torn: int = 0
-    more: dict[str, Any] = field(default_factory=dict)
 
 
 def read_deliveries(path: Path) -> tuple[Sequence[Delivery], int]:

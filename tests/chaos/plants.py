@@ -84,8 +84,8 @@ def _tamper(tampered: Callable[[Entry], list[Entry]]) -> None:
     select = router.select
     numbers: Iterator[int] = itertools.count(1)
 
-    def tampering(*arguments: Any) -> Any:
-        entries, dead = select(*arguments)
+    def tampering(channel: Any, decoded: Any) -> tuple[list[Entry], Any]:
+        entries, dead = select(channel, decoded)
         changed = [tampered(entry) if next(numbers) % EVERY == 0 else [entry] for entry in entries]
         return list(itertools.chain.from_iterable(changed)), dead
 

@@ -11,7 +11,8 @@ from tests.chaos.checker import check, find_repeats
 from tests.chaos.client import Operation, _outcome_in_batch
 from tests.chaos.ledger import DeadLetter, Delivery, Fault, Ledger, presence
 from tests.chaos.plan import FULL_FAULTS, GROUPS, LEAST_FAULTS, Plan, plan_for, schedule
-from tests.chaos.run import Run, Stage, stage
+from tests.chaos.run import Run
+from tests.chaos.stage import Stage, stage
 
 
 WORKER, CHILD, OTHER = 10, 11, 20
