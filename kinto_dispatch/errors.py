@@ -90,6 +90,18 @@ class QueueUnavailable(DispatchError):
         super().__init__(f"The queue at {url} cannot be used: {reason}. {advice}")
 
 
+class QueueRejected(DispatchError):
+    """Raised when the queue answered that a request makes no sense. Waiting does not help."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.url = url
+        self.reason = reason
+        super().__init__(
+            f"The queue at {url} rejected a request: {reason}. This is a bug of kinto-dispatch, "
+            "or the server is neither Redis nor Valkey. Please report it, with the versions."
+        )
+
+
 class OutboxUnavailable(DispatchError):
     """Raised when the outbox cannot be written or read."""
 

@@ -34,6 +34,10 @@ CHUNK = 1_000
 CHUNK_BYTES = 8_000_000
 """What one call may carry, so that it holds the server up for some milliseconds only."""
 
+READ_BYTES = 16_000_000
+"""How much of the log is read at once, if it is more than one event. Routing it is one call, too,
+which a server refuses above a million arguments: four for each change, where changes are split."""
+
 LONGEST_DELAY_SECONDS = 10 * 365 * 86_400.0
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -81,7 +85,12 @@ def bound_to(mark: str | None, after: str | None, is_last: bool) -> Sequence[str
     return ("none" if after is None else "at", after or "", mark, int(is_last))
 
 
-def read_log(keys: LogKeys, after: str, count: int, block_seconds: float) -> Command:
+def read_log(keys: LogKeys, after: str, count: int) -> Evaluation:
+    return Evaluation(script("read_log"), (keys.stream,), (after, count, READ_BYTES))
+
+
+def wait_for_log(keys: LogKeys, after: str, count: int, block_seconds: float) -> Command:
+    """To be asked where ``read_log`` found nothing: what comes is what one append brings."""
     return ("XREAD", "COUNT", count, *_block(block_seconds), "STREAMS", keys.stream, after)
 
 

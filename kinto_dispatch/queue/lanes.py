@@ -84,7 +84,11 @@ class LanesPart(Connected):
             found, is_paused = await self._wire.run(read, paused, wait_seconds=block_seconds)
         except NoGroup:
             await self._make_group(lane)
-            found, is_paused = await self._wire.run(read, paused, wait_seconds=block_seconds)
+            try:
+                found, is_paused = await self._wire.run(read, paused, wait_seconds=block_seconds)
+            except NoGroup:
+                # Deleted again, by somebody who is at it. The next call makes it anew.
+                return (), False
         return found[0][1] if found else (), bool(is_paused)
 
     async def _make_group(self, lane: str) -> None:

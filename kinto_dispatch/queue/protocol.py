@@ -155,8 +155,8 @@ class Log(Protocol):
         """Append ``(event id, body)`` pairs in order, atomically; returns when the log has them.
 
         Idempotent by event id within a bounded window, so it may be called again when the fate of
-        an earlier call is unknown. Raises ``QueueUnavailable``; blocks at most the time-out that
-        the log was made with.
+        an earlier call is unknown. Raises ``QueueUnavailable``, or ``QueueRejected`` where that
+        cannot help; blocks at most the time-out that the log was made with.
         """
 
     def summary(self) -> tuple[Sequence[LaneStatus], bool]:
@@ -168,7 +168,11 @@ class Log(Protocol):
 
 class Queue(Protocol):
     """The worker's side. Every method may raise ``QueueUnavailable`` and has no effect then,
-    or an effect that a second call finds done."""
+    or an effect that a second call finds done; only ``enqueue`` and ``strike`` would do it again.
+
+    ``QueueRejected`` is raised where the server does not understand us: a bug, and no reason to
+    wait.
+    """
 
     # --- the log -------------------------------------------------------------------------
 
@@ -193,7 +197,11 @@ class Queue(Protocol):
     async def read_log(
         self, after: str, count: int, block_seconds: float = 0.0
     ) -> Sequence[LogEntry]:
-        """At most ``count`` entries after ``after``, waiting ``block_seconds`` for the first."""
+        """At most ``count`` entries after ``after``, waiting ``block_seconds`` for the first.
+
+        They may be fewer though more are there, so that large ones don't fill the memory; none at
+        all only at the end of the log.
+        """
 
     async def trim_log(self, before_ms: int, keep_from: str, max_bytes: int) -> int:
         """Forget entries older than ``before_ms``, but none at or after ``keep_from``; how
@@ -221,13 +229,14 @@ class Queue(Protocol):
     async def reclaim(
         self, lane: str, consumer: str, lease_seconds: float, count: int
     ) -> Sequence[Claim]:
-        """Take over deliveries whose lease ran out. They come back as ``suspect``."""
+        """Take over deliveries whose lease ran out. They come back as ``suspect``. After a restart
+        of the server nothing is taken for one lease, in which those who live renew theirs."""
 
     async def settle(self, lane: str, settlements: Sequence[Settlement]) -> Sequence[bool]:
         """Carry out fates and keep the attempt records, atomically per lane.
 
-        For each: true if it counted. A stale ``Done`` still closes the entry; a stale ``Later`` or
-        ``Dead`` changes nothing and is false.
+        For each: true if it counted. A stale ``Done`` still closes the entry, also where it waits
+        for its next attempt already; a stale ``Later`` or ``Dead`` changes nothing and is false.
         """
 
     async def release(self, lane: str, claims: Sequence[Claim]) -> None:

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import redis
 
-from kinto_dispatch.errors import QueueUnavailable
+from kinto_dispatch.errors import QueueRejected, QueueUnavailable
 
 
 WANTS_PASSWORD = ("it wants a password", "Put user and password into queue_url.")
@@ -36,8 +36,16 @@ REFUSALS = (
     ("MOVED", "it is a node of a cluster", "Point queue_url to a server without cluster mode."),
     ("CROSSSLOT", "it is a node of a cluster", "Point queue_url to one without cluster mode."),
     ("CLUSTERDOWN", "it is a node of a cluster", "Point queue_url to one without cluster mode."),
+    ("NOREPLICAS", "too few replicas follow it to take writes", "Its log says which are missing."),
+    ("DB index", "it has no database of that number", "Correct the number in queue_url."),
+    (
+        "in cluster mode",
+        "it is a node of a cluster",
+        "Point queue_url to one without cluster mode.",
+    ),
     ("max number of clients", "it has too many clients", "Raise maxclients on the server."),
     ("BUSY", "a script of another program blocks it", "Find out whose; SCRIPT KILL ends it."),
+    ("Script killed", "somebody ended our script", "Look for who used SCRIPT KILL."),
     ("unknown command", "it lacks a command that is needed", "Redis 6.2 or newer, or Valkey."),
 )
 """Looked for in the server's words, in this order: the sign, what it means, what to do."""
@@ -61,11 +69,21 @@ def without_password(url: str) -> str:
     return f"{parts.scheme}://{host}{parts.path}{'?' * bool(options)}{options}"
 
 
-def explained(url: str, error: BaseException) -> QueueUnavailable:
+def explained(url: str, error: BaseException) -> QueueUnavailable | QueueRejected:
     """The error in words, never with the password, and what to do."""
-    reason, advice = _without_words(error) or _by_words(error) or ("", "")
-    reason = reason or _discreet(url, str(error) or type(error).__name__)
-    return QueueUnavailable(without_password(url), reason, advice)
+    known = _without_words(error) or _by_words(error)
+    if known is not None:
+        return QueueUnavailable(without_password(url), *known)
+    said = _discreet(url, str(error) or type(error).__name__)
+    if isinstance(error, redis.ResponseError) and _code(error) == "ERR":
+        return QueueRejected(without_password(url), said)
+    return QueueUnavailable(without_password(url), said)
+
+
+def _code(error: redis.ResponseError) -> str:
+    """The first word of a refusal, which redis-py takes out of the text where it has a class for
+    it. ``ERR`` is about the request; every other one is about the state of the server."""
+    return getattr(error, "status_code", None) or str(error).partition(" ")[0]
 
 
 def _without_words(error: BaseException) -> tuple[str, str] | None:

@@ -64,10 +64,13 @@ class LogPart(Connected):
     async def read_log(
         self, after: str, count: int, block_seconds: float = 0.0
     ) -> Sequence[LogEntry]:
-        """As ``Queue.read_log``."""
-        request = commands.read_log(self._log, after, count, block_seconds)
-        (found,) = await self._wire.run(request, wait_seconds=block_seconds)
-        return [to_log_entry(raw) for raw in found[0][1]] if found else []
+        """As ``Queue.read_log``, at most 16 MB or one event."""
+        found = await self._ask(commands.read_log(self._log, after, count))
+        if not found and block_seconds > 0:
+            request = commands.wait_for_log(self._log, after, count, block_seconds)
+            (answer,) = await self._wire.run(request, wait_seconds=block_seconds)
+            found = answer[0][1] if answer else ()
+        return [to_log_entry(raw) for raw in found]
 
     async def trim_log(self, before_ms: int, keep_from: str, max_bytes: int) -> int:
         """As ``Queue.trim_log``. The size of the log is the server's estimate."""

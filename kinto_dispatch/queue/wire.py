@@ -1,7 +1,9 @@
 """Connections to the queue server: commands go out together, replies come back in order.
 
 A command is never repeated here, since a lost reply does not mean that nothing happened. What
-goes wrong is raised as ``QueueUnavailable``; the server is looked for again before the next call.
+goes wrong is raised as ``QueueUnavailable``, or as ``QueueRejected`` where waiting cannot help.
+When the server was lost, it is looked for again before the next call, by new connections: those
+that are idle may lead to where it was, and each of them would cost a call its time.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import redis
 import redis.asyncio
 from hiredis import pack_command
 
-from kinto_dispatch.errors import QueueUnavailable
+from kinto_dispatch.errors import DispatchError, QueueUnavailable
 from kinto_dispatch.queue.refusals import explained, without_password
 from kinto_dispatch.queue.scripting import Command, Evaluation
 
@@ -32,6 +34,15 @@ OPTIONS: dict[str, Any] = {
     "protocol": 2,
     "driver_info": None,
 }
+
+LOSSES = (
+    redis.ConnectionError,
+    redis.TimeoutError,
+    OSError,
+    # The primary of yesterday: its name or its address may lead to another one by now.
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.MasterDownError,
+)
 
 Request = Command | Evaluation
 
@@ -56,7 +67,7 @@ class Wire:
 
     def run(self, *requests: Request) -> list[Any]:
         """The replies. A script that is new to the server runs after the other requests. Raises
-        ``QueueUnavailable``, or ``NoGroup``."""
+        ``QueueUnavailable``, ``QueueRejected``, or ``NoGroup``."""
         if not requests:
             return []
         pool = self._connected()
@@ -65,10 +76,10 @@ class Wire:
             if again := _unknown(requests, replies):
                 texts = self._ask(pool, [request.by_text() for _, request in again])
                 _fill_in(replies, again, texts)
+            return _checked(replies)
         except (redis.RedisError, OSError) as error:
             self._is_lost = self._is_lost or _is_loss(error)
             raise explained(self._url, error) from error
-        return _checked(self._url, replies)
 
     def close(self) -> None:
         """Close the connections. Never raises."""
@@ -85,6 +96,7 @@ class Wire:
             if url != self._url or self._pool is None:
                 self._pool = _pool(redis.ConnectionPool, url, self._timeout_seconds, None)
                 self._url = url
+            self._pool.disconnect(inuse_connections=False)
             self._is_lost = False
         return self._pool
 
@@ -129,13 +141,19 @@ class AsyncWire:
                     texts = await _ask(pool, [request.by_text() for _, request in again])
                     _fill_in(replies, again, texts)
         except (redis.RedisError, OSError) as error:
-            self._is_lost = self._is_lost or _is_loss(error)
-            raise explained(self._url, error) from error
+            raise self._failed(error) from error
         return self.check(replies) if checked else replies
 
     def check(self, replies: list[Any]) -> list[Any]:
         """The replies, if none of them is a refusal. Raises as ``run`` does."""
-        return _checked(self._url, replies)
+        try:
+            return _checked(replies)
+        except redis.RedisError as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> DispatchError:
+        self._is_lost = self._is_lost or _is_loss(error)
+        return explained(self._url, error)
 
     async def close(self) -> None:
         """Close the connections. Never raises."""
@@ -154,6 +172,7 @@ class AsyncWire:
                     kind = redis.asyncio.ConnectionPool
                     self._pool = _pool(kind, url, None, self._timeout_seconds)
                     self._url = url
+                await self._pool.disconnect(inuse_connections=False)
                 self._is_lost = False
         return self._pool
 
@@ -225,15 +244,15 @@ def _fill_in(
         replies[position] = reply
 
 
-def _checked(url: str, replies: list[Any]) -> list[Any]:
+def _checked(replies: list[Any]) -> list[Any]:
     for reply in replies:
         if isinstance(reply, redis.ResponseError):
             # The second: what a reader is told whose stream was deleted while it waited.
             if str(reply).startswith(("NOGROUP", "UNBLOCKED")):
                 raise NoGroup(str(reply))
-            raise explained(url, reply) from reply
+            raise reply
     return replies
 
 
 def _is_loss(error: Exception) -> bool:
-    return isinstance(error, redis.ConnectionError | redis.TimeoutError | OSError)
+    return isinstance(error, LOSSES)

@@ -1,19 +1,30 @@
--- Take over what has been idle for longer than its lease, oldest first; nothing of a paused lane.
+-- Take over what has been idle for longer than its lease, oldest first; nothing of a paused lane,
+-- and nothing before the server has been up for a lease: all leases end while it is away, and those
+-- who live need the time to renew theirs.
 -- KEYS stream strikes paused; ARGV group consumer lease_ms count
 -- Returns {{id token strikes fields}..., {id of an entry that is gone}...}.
 local PAGE = 100
 local taken, gone, from, wanted = {}, {}, '-', tonumber(ARGV[4])
 if redis.call('EXISTS', KEYS[3]) == 1 then return {taken, gone} end
 
+local function has_been_up_ms()
+  local info = redis.pcall('INFO', 'server')
+  local seconds = not info.err and string.match(info, 'uptime_in_seconds:(%d+)')
+  return seconds and (seconds + 1) * 1000 or math.huge
+end
+
+if has_been_up_ms() <= tonumber(ARGV[3]) then return {taken, gone} end
+
 local function take(id, token)
   local claimed = redis.call(
-    'XCLAIM', KEYS[1], ARGV[1], ARGV[2], ARGV[3], id, 'RETRYCOUNT', token
+    'XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, id, 'RETRYCOUNT', token
   )[1]
   if claimed and claimed[2] then
     taken[#taken + 1] = {id, token, redis.call('HGET', KEYS[2], id) or '0', claimed[2]}
   else
     -- Deleted while it was pending: servers before 7.0 keep it in their list of what is pending.
     redis.call('XACK', KEYS[1], ARGV[1], id)
+    redis.call('HDEL', KEYS[2], id)
     gone[#gone + 1] = id
   end
 end

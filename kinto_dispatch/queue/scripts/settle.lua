@@ -39,6 +39,13 @@ local function bury(item, fields, now)
   )
 end
 
+-- The retry of a delivery that is known to be delivered is needless.
+local function call_off(id)
+  if redis.call('ZREM', KEYS[2], id) == 0 then return false end
+  redis.call('HDEL', KEYS[3], id)
+  return true
+end
+
 local items = cmsgpack.unpack(ARGV[2])
 for position, item in ipairs(items) do
   if type(item) == 'string' then
@@ -52,8 +59,9 @@ for from = 1, #freed, CHUNK do
 end
 for position, item in ipairs(items) do
   if not result[position] and type(item) == 'string' then
-    -- Not pending: settled before, or the group was lost and would deliver it again.
-    result[position] = redis.call('XDEL', KEYS[1], item) == 1
+    -- Not pending: settled before, or put off by another worker, or the group was lost and would
+    -- deliver it again.
+    result[position] = redis.call('XDEL', KEYS[1], item) == 1 or call_off(item)
   end
   if result[position] then
     records[#records + 1] = 'record'

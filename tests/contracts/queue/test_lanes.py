@@ -226,8 +226,13 @@ async def test_promoting_takes_the_earliest_first_and_at_most_so_many(
 ) -> None:
     """What is left over is due at once; where nothing waits there is nothing to wait for."""
     claims = await claimed(3)
-    for claim, delay in zip(claims, (0.03, 0.02, 0.01), strict=True):
-        await queue.settle("ops", settling([claim], Later(delay, 2)))
+    delays = (0.03, 0.02, 0.01)
+    # In one call: by the server's clock they fall due in this order.
+    settlements = [
+        Settlement(claim, Later(delay, 2), RECORD)
+        for claim, delay in zip(claims, delays, strict=True)
+    ]
+    await queue.settle("ops", settlements)
     await asyncio.sleep(0.1)
     assert await queue.promote("ops", 2) == (2, 0)
     assert await queue.promote("ops", 2) == (1, None)

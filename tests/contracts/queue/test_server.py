@@ -283,7 +283,11 @@ async def test_a_password_that_nobody_asked_for_is_told(url: str) -> None:
         (b"-MOVED 3999 127.0.0.1:6381\r\n", "node of a cluster"),
         (b"-ERR unknown command 'EVALSHA'\r\n", "Redis 6.2 or newer"),
         (b"-ERR max number of clients reached\r\n", "Raise maxclients"),
-        (b"-ERR something new\r\n", "something new"),
+        (b"-ERR DB index is out of range\r\n", "Correct the number in queue_url"),
+        (b"-NOREPLICAS Not enough good replicas to write.\r\n", "too few replicas"),
+        (b"-UNKILLABLE Sorry the script already executed write commands\r\n", "UNKILLABLE"),
+        (b"-BUSY Valkey is busy running a script.\r\n", "SCRIPT KILL"),
+        (b"-NEWS something new\r\n", "something new"),
     ],
 )
 async def test_a_refusal_is_explained(answer: bytes, said: str) -> None:
