@@ -19,7 +19,7 @@ import pytest
 
 from kinto_dispatch.errors import QueueUnavailable
 from kinto_dispatch.queue.log import StreamsLog
-from kinto_dispatch.queue.protocol import START_OF_LOG, Entry
+from kinto_dispatch.queue.protocol import START_OF_LOG, Dead, Entry, Later, Settlement
 from kinto_dispatch.queue.streams import StreamsQueue
 from kinto_dispatch.testing.valkey import LocalValkey
 from kinto_dispatch.testing.waiting import eventually, eventually_async
@@ -273,3 +273,55 @@ async def test_a_worker_that_wakes_up_late_changes_nothing(
     assert output.split() == [b"2", b"False", b"False"]
     (lane,) = await queue.status(["ops"])
     assert (lane.in_flight, lane.retry, lane.dead) == (2, 0, 0)
+
+
+async def test_what_waits_outlives_the_server(valkey: LocalValkey, queue: StreamsQueue) -> None:
+    """Retries and their delays, dead letters, strikes, a pause: all is there after a kill -9."""
+    await queue.enqueue("ops", [Entry(f"k{number}", b"\xff") for number in range(3)])
+    later, dead, held = await queue.fetch("ops", "a", 3, 0)
+    fates = [Settlement(later, Later(1.0, 2), b"{}"), Settlement(dead, Dead("failed", ""), b"{}")]
+    assert await queue.settle("ops", fates) == [True, True]
+    await queue.strike("ops", held)
+    await queue.pause("ops", True)
+    await asyncio.to_thread(valkey.kill)
+    with pytest.raises(QueueUnavailable):
+        await queue.promote("ops", 9)
+    await asyncio.to_thread(valkey.start)
+    (lane,) = await queue.status(["ops"])
+    assert (lane.in_flight, lane.retry, lane.dead, lane.paused) == (1, 1, 1, True)
+    assert await queue.strike("ops", held) == 1
+    assert await queue.renew("ops", [held]) == []
+    assert [letter.key for letter in await queue.dead_letters("ops")] == ["k1"]
+    await queue.pause("ops", False)
+
+    async def come_back() -> bool:
+        return (await queue.promote("ops", 9))[0] == 1
+
+    await eventually_async(come_back, "the retry to be due")
+    (claim,) = await queue.fetch("ops", "b", 9, 0)
+    assert (claim.key, claim.body, claim.attempt) == ("k0", b"\xff", 2)
+
+
+async def test_who_lives_has_time_to_renew_after_a_restart(
+    valkey: LocalValkey, queue: StreamsQueue
+) -> None:
+    """While the server was away all leases ended. A worker that is quick to reclaim takes nothing
+    before one lease is over, and then only what nobody has renewed."""
+    lease_seconds = 3.0
+    await queue.enqueue("ops", [Entry("living", b""), Entry("dead", b"")])
+    living, dead = await queue.fetch("ops", "a", 2, 0)
+    await asyncio.to_thread(valkey.kill)
+    # As a long absence: with this much idle time the leases are over whenever the server is back.
+    await asyncio.sleep(lease_seconds)
+    await asyncio.to_thread(valkey.start)
+    assert await queue.reclaim("ops", "b", lease_seconds, 9) == []
+    found: list[str] = []
+
+    async def take_over() -> bool:
+        assert await queue.renew("ops", [living]) == []
+        claims = await queue.reclaim("ops", "b", lease_seconds, 9)
+        found.extend(claim.id for claim in claims)
+        return bool(found)
+
+    await eventually_async(take_over, "the lease after the restart to end")
+    assert found == [dead.id]
