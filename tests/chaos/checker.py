@@ -20,7 +20,13 @@ from tests.chaos.ledger import Delivery, Fault, Ledger
 SETTLE_SECONDS = 1.0
 """A delivery is settled within this time after it was noted, unless something hinders it."""
 
-SERVER_FAULTS = ("kill_valkey", "stop_valkey", "power_cut_valkey", "flush_valkey")
+SERVER_FAULTS = (
+    "kill_valkey",
+    "stop_valkey",
+    "cut_valkey",
+    "power_cut_valkey",
+    "flush_valkey",
+)
 MEMORY_LOSSES = ("power_cut_valkey", "flush_valkey")
 MOST_DUPLICATES = 0.005
 EXAMPLES = 5

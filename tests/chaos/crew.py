@@ -52,6 +52,7 @@ class Crew:
         self._wanted: dict[str, int] = {}
         self._alive: dict[str, dict[int, float]] = {"web": {}, "worker": {}}
         self._killed: set[int] = set()
+        self._asked: set[int] = set()
         self._codes: dict[int, int] = {}
         self._changed = threading.Condition()
         self._closing = False
@@ -102,6 +103,12 @@ class Crew:
             self._killed.add(pid)
         self._say(signal=signal.SIGKILL, pid=pid)
         eventually(lambda: not self._is_alive(pid), f"the end of {pid}")
+
+    def ask_to_end(self, pid: int) -> None:
+        """SIGTERM; another one is started when it has ended, which it must with exit code 0."""
+        with self._changed:
+            self._asked.add(pid)
+        self._say(signal=signal.SIGTERM, pid=pid)
 
     def stop(self, pid: int) -> None:
         """Stop it in its tracks."""
@@ -170,7 +177,7 @@ class Crew:
         with self._changed:
             (kind,) = (kind for kind, pids in self._alive.items() if pid in pids)
             age = time.monotonic() - self._alive[kind].pop(pid)
-            if pid not in self._killed:
+            if pid not in self._killed and not (pid in self._asked and status == 0):
                 self.unasked.append(Unasked(kind, pid, status, round(age, 1)))
             self._codes[pid] = status
             revive = not self._closing and len(self._alive[kind]) < self._wanted[kind]

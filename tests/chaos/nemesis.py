@@ -7,11 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from kinto_dispatch.testing.postgresql import LocalPostgresql
 from tests.chaos.crew import Crew
 from tests.chaos.ledger import Fault
 from tests.chaos.plan import LEASE_SECONDS, Plan, schedule
-from tests.chaos.servers import CarelessValkey
+from tests.chaos.servers import CarelessValkey, DurablePostgresql
 
 
 class Nemesis(threading.Thread):
@@ -23,7 +22,7 @@ class Nemesis(threading.Thread):
         group: str,
         crew: Crew,
         valkey: CarelessValkey,
-        postgresql: LocalPostgresql,
+        postgresql: DurablePostgresql,
     ) -> None:
         super().__init__(name=f"nemesis-{group}", daemon=True)
         self.faults: list[Fault] = []
@@ -59,13 +58,17 @@ class Nemesis(threading.Thread):
         return {
             "kill_worker": lambda: self._kill("worker"),
             "stop_worker": lambda: self._hold("worker"),
+            "restart_worker": self._restart_worker,
             "kill_web": lambda: self._kill("web"),
             "stop_web": lambda: self._hold("web"),
             "kill_valkey": self._kill_valkey,
-            "stop_valkey": self._stop_valkey,
+            "stop_valkey": lambda: self._pause("valkey", self._valkey),
+            "cut_valkey": lambda: self._cut("valkey", self._valkey.cut),
             "power_cut_valkey": self._cut_power,
             "flush_valkey": self._flush_valkey,
             "kill_postgresql": self._kill_postgresql,
+            "stop_postgresql": lambda: self._pause("postgresql", self._postgresql),
+            "cut_postgresql": lambda: self._cut("postgresql", self._postgresql.cut),
         }
 
     # --- processes -----------------------------------------------------------------------
@@ -80,6 +83,14 @@ class Nemesis(threading.Thread):
             at = time.monotonic()
             self._crew.kill(pid)
             self._note(f"kill_{kind}", at, pid=pid)
+
+    def _restart_worker(self) -> None:
+        """As a deployment does it: politely. Nobody waits for its end."""
+        pid = self._victim("worker")
+        if pid is not None:
+            at = time.monotonic()
+            self._crew.ask_to_end(pid)
+            self._note("restart_worker", at, pid=pid)
 
     def _hold(self, kind: str) -> None:
         """For longer than a lease; others are killed meanwhile."""
@@ -112,12 +123,17 @@ class Nemesis(threading.Thread):
         self._valkey.start()
         self._note("kill_valkey", at)
 
-    def _stop_valkey(self) -> None:
+    def _pause(self, name: str, server: CarelessValkey | DurablePostgresql) -> None:
         at = time.monotonic()
-        self._valkey.pause()
+        server.pause()
         time.sleep(self._absence())
-        self._valkey.resume()
-        self._note("stop_valkey", at)
+        server.resume()
+        self._note(f"stop_{name}", at)
+
+    def _cut(self, name: str, cut: Callable[[], None]) -> None:
+        at = time.monotonic()
+        cut()
+        self._note(f"cut_{name}", at)
 
     def _cut_power(self) -> None:
         at = time.monotonic()

@@ -11,16 +11,22 @@ from dataclasses import dataclass, field
 FULL_SECONDS = 240.0
 """With start, control and draining a run of this length takes less than five minutes."""
 
+# kill: SIGKILL. stop: SIGSTOP, and SIGCONT later. restart: SIGTERM. cut: all its connections.
+# power_cut: SIGKILL, and what was not yet synced is gone.
 FULL_FAULTS: Mapping[str, int] = {
     "kill_worker": 110,
     "stop_worker": 8,
+    "restart_worker": 12,
     "kill_web": 110,
     "stop_web": 8,
     "kill_valkey": 12,
     "stop_valkey": 3,
+    "cut_valkey": 10,
     "power_cut_valkey": 6,
     "flush_valkey": 2,
     "kill_postgresql": 6,
+    "stop_postgresql": 2,
+    "cut_postgresql": 6,
 }
 LEAST_FAULTS: Mapping[str, int] = {
     "kill_worker": 100,
@@ -33,10 +39,10 @@ LEAST_FAULTS: Mapping[str, int] = {
 """What a full run needs to be valid."""
 
 GROUPS = {
-    "workers": ("kill_worker", "stop_worker"),
+    "workers": ("kill_worker", "stop_worker", "restart_worker"),
     "webs": ("kill_web", "stop_web"),
-    "valkey": ("kill_valkey", "stop_valkey", "power_cut_valkey", "flush_valkey"),
-    "postgresql": ("kill_postgresql",),
+    "valkey": ("kill_valkey", "stop_valkey", "cut_valkey", "power_cut_valkey", "flush_valkey"),
+    "postgresql": ("kill_postgresql", "stop_postgresql", "cut_postgresql"),
 }
 """Faults of one group follow each other; the groups go on side by side."""
 

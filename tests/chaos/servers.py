@@ -11,6 +11,8 @@ from collections import deque
 from contextlib import closing
 from pathlib import Path
 
+import psycopg2  # type: ignore[import-untyped]
+
 from kinto_dispatch.queue.guardian import Connection
 from kinto_dispatch.testing.postgresql import LocalPostgresql
 from kinto_dispatch.testing.valkey import LocalValkey
@@ -23,7 +25,28 @@ class DurablePostgresql(LocalPostgresql):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory, durable=True)
         self._settings = {**self._settings, "recovery_init_sync_method": "syncfs"}
+        self._url = ""
 
+    def create_database(self) -> str:
+        """As ``LocalPostgresql``; its connections are those that ``cut`` cuts."""
+        self._url = super().create_database()
+        return self._url
+
+    def cut(self) -> None:
+        """End all connections to the last database, whatever they are in the middle of."""
+        connection = psycopg2.connect(self._url)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(CUT)
+        finally:
+            connection.close()
+
+
+CUT = """
+SELECT pg_terminate_backend(pid)
+  FROM pg_stat_activity
+ WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
 
 SAMPLE_SECONDS = 0.1
 LOST_SECONDS = (1.0, 2.0)
@@ -50,6 +73,11 @@ class CarelessValkey(LocalValkey):
         self._sampling.clear()
         self._sampler = threading.Thread(target=self._sample, daemon=True)
         self._sampler.start()
+
+    def cut(self) -> None:
+        """End all connections, whatever was asked on them."""
+        with closing(Connection(str(self._socket))) as connection:
+            connection.ask("CLIENT KILL TYPE normal SKIPME yes")
 
     def cut_power(self, chance: random.Random) -> tuple[float, int]:
         """Kill the server and take from its file what had not been synced: since when, in

@@ -11,6 +11,9 @@ from tests.chaos.plan import LEASE_SECONDS
 
 BUCKET = "/buckets/chaos"
 SPLIT = "split"
+CONCURRENCY = "10"
+"""So many deliveries of a channel may be noted, but not yet settled, when their worker dies."""
+
 CHANNELS: Mapping[str, Mapping[str, str]] = {
     "plain": {},
     "flaky": {
@@ -18,7 +21,7 @@ CHANNELS: Mapping[str, Mapping[str, str]] = {
         "reject_every": "97",
         "retry_delays_seconds": "0.2 0.5 1",
     },
-    "slow": {"delay_seconds": "0.05", "concurrency": "10"},
+    "slow": {"delay_seconds": "0.05"},
     SPLIT: {"split_changes": "true"},
 }
 SYNC = {
@@ -98,6 +101,7 @@ def settings_for(
         common = {
             "plugin": "tests.chaos.recorder:Recorder",
             "resources": "record",
+            "concurrency": CONCURRENCY,
             "path": str(directory / DELIVERIES_FILE),
         }
         for key, value in {**common, **own, **changed.get(name, {})}.items():
