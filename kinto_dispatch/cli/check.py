@@ -71,7 +71,8 @@ def examine() -> Iterator[Finding]:
             detail = f"{problem.setting}: {problem.found}; expected {problem.expected}"
             yield Finding("settings", "error", detail, problem.advice)
         return
-    yield Finding("settings", "ok", f"{path}, {len(configuration.channels)} channels")
+    names = " ".join(channel.name for channel in configuration.channels)
+    yield Finding("settings", "ok", f"{path}, channels: {names or 'none'}")
     for channel in configuration.channels:
         yield examine_channel(channel)
     if configuration.async_channels:

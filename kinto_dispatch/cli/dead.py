@@ -62,6 +62,7 @@ def make_filter(
 
 
 @click.group()
+@ini_option
 def command() -> None:
     """List, show, replay or purge dead letters.
 

@@ -159,4 +159,4 @@ def show(row: dict[str, Any]) -> None:
     """One line for people."""
     reason = f": {row['reason']}" if row["reason"] else ""
     took = duration(row["duration_seconds"])
-    click.echo(printable(f"{row['channel']}: {row['outcome']} after {took}{reason}"))
+    click.echo(printable(f"{row['channel']}: {row['outcome']} ({took}){reason}"))

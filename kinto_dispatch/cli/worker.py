@@ -14,6 +14,7 @@ import rich_click as click
 
 from kinto_dispatch.cli.common import load_configuration, pick_lanes
 from kinto_dispatch.cli.options import ini_option, ini_path
+from kinto_dispatch.cli.printing import note
 
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ def command(
     configuration = load_configuration(logging.INFO)
     names = tuple((channels or "").replace(",", " ").split())
     pick_lanes(configuration, names)
+    if not configuration.async_channels and not supervised:
+        note("No channel is async, so there is nothing to deliver: mode = sync needs no worker.")
     options = WorkerOptions(concurrency=concurrency, channels=names, burst=burst)
     if processes == 1:
         limit = standstill_seconds or longest_standstill(configuration)
