@@ -30,7 +30,7 @@ class Holdings:
         self._claims: dict[str, Claim] = {}
         self._lost: set[str] = set()
         self._unsettled: deque[Settlement] = deque()
-        self._renewed_at = 0.0
+        self._asked_at: dict[str, float] = {}
 
     def __len__(self) -> int:
         return len(self._claims)
@@ -40,10 +40,10 @@ class Holdings:
         """Whether attempts have ended that the queue does not know of yet."""
         return bool(self._unsettled)
 
-    def is_sure(self) -> bool:
-        """Whether nobody else can have taken any of the claims over, even if this process stood
-        still in between."""
-        return _now() < self._renewed_at + self._lease_seconds
+    def is_sure(self, claim: Claim) -> bool:
+        """Whether nobody else can have taken this claim over, even if this process stood still
+        since it asked for it: then the answer may have waited longer than the lease lasts."""
+        return _now() < self._asked_at.get(claim.id, 0.0) + self._lease_seconds
 
     def take(self, claims: Iterable[Claim], asked_at: float) -> list[Claim]:
         """Hold what was claimed by a call made at ``asked_at``; those that were not held before.
@@ -51,13 +51,12 @@ class Holdings:
         Others are ours already, and their leases ran out while this process stood still: their
         attempts go on, and are settled with the new token.
         """
-        if not self._claims:
-            self._renewed_at = max(self._renewed_at, asked_at)
         new = []
         for claim in claims:
             if claim.id not in self._claims:
                 new.append(claim)
             self._claims[claim.id] = claim
+            self._asked_at[claim.id] = asked_at
             self._lost.discard(claim.id)
         return new
 
@@ -66,7 +65,10 @@ class Holdings:
         asked_at = _now()
         claims = [claim for claim in self._claims.values() if claim.id not in self._lost]
         answer = await self._queue.renew(self._lane, claims) if claims else ()
-        self._renewed_at = asked_at
+        for claim in claims:
+            # Not those that were claimed meanwhile, by a call that may be much older.
+            if self._claims.get(claim.id) is claim:
+                self._asked_at[claim.id] = asked_at
         # One may have been settled, or claimed anew, between the question and the answer.
         lost = [claim for claim in answer if self._claims.get(claim.id) is claim]
         for claim in lost:
@@ -78,6 +80,7 @@ class Holdings:
         """Hold these no longer: somebody else does."""
         for claim in claims:
             self._claims.pop(claim.id, None)
+            self._asked_at.pop(claim.id, None)
             self._lost.discard(claim.id)
 
     def add(self, settlement: Settlement) -> None:

@@ -157,7 +157,7 @@ class Lane:
         """Attempt what waits, as far as there are slots, and never what may be somebody else's."""
         if self._stopping.is_set():
             return
-        while self._waiting and self._holdings.is_sure():
+        while self._waiting and self._holdings.is_sure(self._waiting[0]):
             if self._busy() >= self._slots or self._attempter.room <= 0:
                 return
             claim = self._waiting.popleft()
