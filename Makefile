@@ -17,7 +17,8 @@ install: $(VENV)/installed  ## Make the virtual environment with everything for 
 $(VENV)/installed: pyproject.toml constraints.txt $(PLUGINS:%=%/pyproject.toml)
 	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer found; set PYTHON=/path/to/python3"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt pip hatchling editables
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt \
+		pip setuptools hatchling editables
 	$(BIN)/python -m pip install -q --no-build-isolation -c constraints.txt \
 		-e '.[embedded,postgresql,testing,demo]' $(PLUGINS:%=-e %) --group dev
 	@touch $@

@@ -219,6 +219,7 @@ async def test_a_retry_comes_back_after_its_delay_and_not_before(
     (again,) = await queue.fetch("ops", "b", 10, 0)
     assert (again.key, again.body, again.attempt) == (claim.key, claim.body, 2)
     assert again.id != claim.id
+    assert not server.exists("kd:{lane:ops}:due", "kd:{lane:ops}:held")
 
 
 async def test_promoting_takes_the_earliest_first_and_at_most_so_many(
@@ -226,14 +227,14 @@ async def test_promoting_takes_the_earliest_first_and_at_most_so_many(
 ) -> None:
     """What is left over is due at once; where nothing waits there is nothing to wait for."""
     claims = await claimed(3)
-    delays = (0.03, 0.02, 0.01)
+    delays = (0.6, 0.4, 0.2)
     # In one call: by the server's clock they fall due in this order.
     settlements = [
         Settlement(claim, Later(delay, 2), RECORD)
         for claim, delay in zip(claims, delays, strict=True)
     ]
     await queue.settle("ops", settlements)
-    await asyncio.sleep(0.1)
+    await asyncio.sleep(0.8)
     assert await queue.promote("ops", 2) == (2, 0)
     assert await queue.promote("ops", 2) == (1, None)
     assert await queue.promote("ops", 2) == (0, None)
@@ -395,10 +396,11 @@ async def test_two_workers_that_reclaim_at_once_share_nothing(
 ) -> None:
     """Each entry is taken over by one of them."""
     claims = await claimed(200)
-    await idle(claims[-1], 0.05)
+    # Longer than all these calls take together, or what was taken over is idle for long again.
+    await idle(claims[-1], 1.5)
     halves = await asyncio.gather(
-        *(queue.reclaim("ops", f"b{number}", 0.05, 30) for number in range(10)),
-        *(other.reclaim("ops", f"c{number}", 0.05, 30) for number in range(10)),
+        *(queue.reclaim("ops", f"b{number}", 1.5, 30) for number in range(10)),
+        *(other.reclaim("ops", f"c{number}", 1.5, 30) for number in range(10)),
     )
     taken = [claim.id for half in halves for claim in half]
     assert sorted(taken) == sorted(claim.id for claim in claims)
