@@ -96,7 +96,8 @@ class Wire:
             if url != self._url or self._pool is None:
                 self._pool = _pool(redis.ConnectionPool, url, self._timeout_seconds, None)
                 self._url = url
-            self._pool.disconnect(inuse_connections=False)
+            with contextlib.suppress(Exception):
+                self._pool.disconnect(inuse_connections=False)
             self._is_lost = False
         return self._pool
 
@@ -172,7 +173,8 @@ class AsyncWire:
                     kind = redis.asyncio.ConnectionPool
                     self._pool = _pool(kind, url, None, self._timeout_seconds)
                     self._url = url
-                await self._pool.disconnect(inuse_connections=False)
+                with contextlib.suppress(Exception):
+                    await self._pool.disconnect(inuse_connections=False)
                 self._is_lost = False
         return self._pool
 

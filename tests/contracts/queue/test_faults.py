@@ -243,6 +243,20 @@ async def test_strikes_go_with_an_entry_that_was_deleted(
 # --- late settlements --------------------------------------------------------------------
 
 
+async def test_the_fence_holds_where_the_group_was_lost(
+    queue: StreamsQueue, other: StreamsQueue, server: redis.Redis, claimed: Callable[..., Any]
+) -> None:
+    """A new group counts deliveries anew, so tokens come again: it is the worker that differs."""
+    (claim,) = await claimed()
+    server.xgroup_destroy(STREAM, "workers")
+    (taken,) = await other.fetch("ops", "b", 9, 0)
+    assert (taken.id, taken.token) == (claim.id, claim.token)
+    assert await queue.renew("ops", [claim]) == [claim]
+    assert await queue.settle("ops", [Settlement(claim, Later(0, 2), b"")]) == [False]
+    await queue.release("ops", [claim])
+    assert await other.settle("ops", [Settlement(taken, Later(0, 2), b"")]) == [True]
+
+
 async def test_what_a_stopped_worker_delivered_is_not_retried(
     queue: StreamsQueue,
     other: StreamsQueue,

@@ -140,6 +140,7 @@ async def test_workers_are_listed_while_they_live(
     assert await queue.workers() == [{"name": "w1", "pid": 2}]
     await queue.beat("w3", {"name": "w3"}, 60)
     assert server.hkeys("kd:{workers}:info") == [b"w1", b"w3"]
+    assert server.zrange("kd:{workers}:until", 0, -1) == [b"w1", b"w3"]
 
 
 async def test_a_worker_that_retires_is_forgotten_but_not_what_it_still_holds(
