@@ -31,6 +31,7 @@ class Way:
 
     def __init__(self, target: str) -> None:
         self.target = target
+        self.delay_seconds = 0.0
         self.is_cut = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -62,6 +63,7 @@ class Way:
             while data := await source.read(65_536):
                 if is_cut.is_set():
                     continue
+                await asyncio.sleep(self.delay_seconds)
                 sink.write(data)
 
 
@@ -188,6 +190,25 @@ async def test_a_port_that_never_answers_costs_the_time_that_was_granted() -> No
         assert time.monotonic() - started < 1
         log.close()
         await queue.close()
+
+
+async def test_numbers_of_many_lanes_come_together(valkey: LocalValkey) -> None:
+    """Over a slow way, too, Kinto's heartbeat soon knows of fifty lanes: that events wait in the
+    log for each of them, and that no worker was ever seen."""
+    lanes = [f"lane-{number}" for number in range(50)]
+    async with Way(valkey.url) as way:
+        log = StreamsLog(lambda: way.url, "kd", lanes, 5.0)
+        await asyncio.to_thread(log.append, [("event", b"")])
+        await asyncio.to_thread(log.summary)
+        way.delay_seconds = 0.05
+        started = time.monotonic()
+        found, was_seen = await asyncio.to_thread(log.summary)
+        # A round trip for each lane would take five seconds.
+        assert time.monotonic() - started < 2
+        assert [lane.channel for lane in found] == lanes
+        assert all(lane.oldest_waiting_seconds is not None for lane in found)
+        assert not was_seen
+        log.close()
 
 
 async def test_connections_are_as_many_as_calls_at_a_time(
