@@ -193,7 +193,7 @@ def _hinders(fault: Fault, first: Delivery, again: Delivery, lease_seconds: floa
     it froze the process of the second in the middle of its attempt."""
     if fault.kind in SERVER_FAULTS:
         return overlaps(fault, first.at - lease_seconds, first.at + SETTLE_SECONDS)
-    if fault.pid is None:
+    if fault.kind not in ("kill_worker", "stop_worker"):
         return False
     if fault.pid in (first.pid, first.parent):
         return overlaps(fault, first.at - lease_seconds, first.at + SETTLE_SECONDS)

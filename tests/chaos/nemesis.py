@@ -86,8 +86,8 @@ class Nemesis(threading.Thread):
 
     def _restart_worker(self) -> None:
         """As a deployment does it: politely. Nobody waits for its end."""
-        pid = self._victim("worker")
-        if pid is not None:
+        # The oldest: one that has just been forked does not listen to signals yet.
+        for pid in self._crew.pids("worker")[:1]:
             at = time.monotonic()
             self._crew.ask_to_end(pid)
             self._note("restart_worker", at, pid=pid)

@@ -21,7 +21,7 @@ AFTERTHOUGHT_SECONDS = 0.03
 
 
 class Recorder:
-    """A destination that takes ``delay_seconds``, half of it before it has the delivery.
+    """A destination that takes ``delay_seconds`` until it has a delivery, and then says so.
 
     It turns away every ``retry_every``th delivery on its first two attempts, and every
     ``reject_every``th for good: by the key alone, so that a repeat meets the same answer.
@@ -44,7 +44,7 @@ class Recorder:
     async def on_event_async(self, event: Event, channel: Any, delivery: Delivery) -> Outcome:
         """Note it, then answer."""
         began = time.monotonic()
-        await asyncio.sleep(self._settings.delay_seconds / 2)
+        await asyncio.sleep(self._settings.delay_seconds)
         outcome, answer = self._answer(delivery)
         await _book(self._settings.path).write(
             {
@@ -60,7 +60,6 @@ class Recorder:
                 "ops": [op_of(change) for change in event.changes],
             }
         )
-        await asyncio.sleep(self._settings.delay_seconds / 2)
         return answer
 
     def _answer(self, delivery: Delivery) -> tuple[str, Outcome]:

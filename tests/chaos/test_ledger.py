@@ -168,6 +168,7 @@ def test_repeats_have_a_bound() -> None:
         (Fault(kind="kill_worker", at=1.1, until=1.2, pid=WORKER), "kill_worker"),
         (Fault(kind="kill_worker", at=1.1, until=1.2, pid=OTHER), "unexplained"),
         (Fault(kind="kill_worker", at=3.0, until=3.1, pid=WORKER), "unexplained"),
+        (Fault(kind="restart_worker", at=1.1, until=1.2, pid=WORKER), "unexplained"),
         (Fault(kind="stop_worker", at=1.1, until=5.0, pid=WORKER), "stop_worker"),
         (Fault(kind="kill_valkey", at=0.5, until=1.5), "kill_valkey"),
         (Fault(kind="kill_valkey", at=7.0, until=8.0), "unexplained"),
