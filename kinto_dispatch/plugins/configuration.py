@@ -147,6 +147,12 @@ def _check_mode(
                     "it only with mode = sync",
                     f"Write {text.style(base + 'mode')} = sync.",
                 )
+    if config.rate_limit and mode == "sync":
+        yield Problem(
+            text.name(base + "rate_limit"),
+            f"{config.rate_limit}, but the channel runs in the request and cannot wait",
+            "it only with mode = async",
+        )
 
 
 def _check_veto(config: ChannelSettings, text: SettingsText, reason: str) -> Iterator[Problem]:

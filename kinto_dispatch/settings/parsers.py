@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from kinto_dispatch.errors import did_you_mean
+from kinto_dispatch.limit import UNITS, RateLimit
 
 
 Parser = Callable[[str], Any]
@@ -30,6 +31,7 @@ TRUE = frozenset({"t", "true", "y", "yes", "on", "1"})
 FALSE = frozenset({"f", "false", "n", "no", "off", "0"})
 # The kernel's limit for the path of a socket, without the closing zero byte.
 SOCKET_PATH_BYTES = 107
+MOST_OFTEN = 1_000_000
 
 
 class Unfit(ValueError):
@@ -103,6 +105,18 @@ def delays(value: str) -> tuple[float, ...]:
     if len(found) != len(numbers):
         raise Unfit("seconds from 0 on with white space between them, as in 5 30 300")
     return found
+
+
+def rate_limit(value: str) -> RateLimit:
+    """A number of times in a second, a minute or an hour: ``10/second``."""
+    count, _, unit = (word.strip() for word in value.partition("/"))
+    fits = re.fullmatch(r"[0-9]{1,7}", count) and 1 <= int(count) <= MOST_OFTEN
+    if not fits or unit not in UNITS:
+        raise Unfit(
+            f"a whole number from 1 to {MOST_OFTEN}, and /second, /minute or /hour",
+            did_you_mean(unit.lower(), UNITS) or "As in 10/second.",
+        )
+    return RateLimit(int(count), UNITS[unit])
 
 
 def _finite(value: str) -> float | None:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, SecretStr
 
+from kinto_dispatch.limit import RateLimit
 from kinto_dispatch.settings import parsers
 from kinto_dispatch.settings.parsers import Parser
 
@@ -63,6 +64,7 @@ class ChannelSettings:
     max_attempts: int = 15
     timeout_seconds: float = 30.0
     concurrency: int = 100
+    rate_limit: RateLimit | None = None
     retry_delays_seconds: tuple[float, ...] | None = None
     options: Mapping[str, str] = field(repr=False)
 
@@ -120,6 +122,7 @@ CHANNEL: Mapping[str, Parser] = {
     "max_attempts": parsers.integer(1, 1000),
     "timeout_seconds": parsers.seconds(0.01, 3600.0),
     "concurrency": parsers.integer(1, 10_000),
+    "rate_limit": parsers.rate_limit,
     "retry_delays_seconds": parsers.delays,
 }
 ROUTE: Mapping[str, Parser] = {

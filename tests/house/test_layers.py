@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "kinto_dispatch"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "threads", "watchdog"),
-    ("event", "outcome", "delivery", "egress", "retry", "budget"),
+    ("event", "outcome", "delivery", "egress", "retry", "budget", "limit", "breaker"),
     ("hookspecs", "settings", "route", "render"),
     ("queue", "outbox", "plugins"),
     ("patience", "attempt", "capture"),

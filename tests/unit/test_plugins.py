@@ -17,6 +17,7 @@ import pytest
 from kinto_dispatch.delivery import Delivery
 from kinto_dispatch.errors import BadSettings, PluginError, Problem
 from kinto_dispatch.event import Event
+from kinto_dispatch.limit import RateLimit
 from kinto_dispatch.plugins import Channel, Configuration, configure, installed
 
 
@@ -326,6 +327,18 @@ def test_the_mode_is_async_if_the_plugin_has_it(
     source = "".join(f"@hookimpl\ndef {hook}(event): ...\n" for hook in hooks.split())
     channel = only_channel(module(source), **options)
     assert channel.mode == mode
+
+
+@pytest.mark.parametrize("hook", ["on_event", "on_event_async"])
+def test_a_rate_limit_needs_a_lane_to_wait_in(module: WriteModule, hook: str) -> None:
+    """A channel in the request cannot wait, so its operator is told instead of left in belief."""
+    name = module(f"@hookimpl\ndef {hook}(event): ...\n")
+    if hook == "on_event_async":
+        assert only_channel(name, rate_limit="10/second").config.rate_limit == RateLimit(10, 1.0)
+        return
+    problem = problem_of(name, rate_limit="10/second")
+    assert problem.setting.endswith(".rate_limit")
+    assert "10/second, but the channel runs in the request" in str(problem)
 
 
 def test_channels_are_listed_by_mode(module: WriteModule) -> None:

@@ -10,6 +10,7 @@ import pytest
 from pydantic import BaseModel, SecretStr, TypeAdapter
 
 from kinto_dispatch.errors import BadSettings, Problem
+from kinto_dispatch.limit import RateLimit
 from kinto_dispatch.settings import (
     Addresses,
     ChannelSettings,
@@ -434,6 +435,12 @@ def over(**changes: str | None) -> dict[str, str]:
         (over(timeout_seconds="nan"), f"{OPS}timeout_seconds", "seconds"),
         (over(timeout_seconds="30s"), f"{OPS}timeout_seconds", "'30s'"),
         (over(concurrency="many"), f"{OPS}concurrency", "'many'"),
+        (over(rate_limit="10"), f"{OPS}rate_limit", "As in 10/second."),
+        (over(rate_limit="10/s"), f"{OPS}rate_limit", "/second, /minute or /hour"),
+        (over(rate_limit="10/minutes"), f"{OPS}rate_limit", "Did you mean 'minute'?"),
+        (over(rate_limit="0/second"), f"{OPS}rate_limit", "from 1 to 1000000"),
+        (over(rate_limit="2000000/second"), f"{OPS}rate_limit", "from 1 to 1000000"),
+        (over(rate_limit="0.5/second"), f"{OPS}rate_limit", "whole number"),
         (over(retry_delays_seconds="1, 2"), f"{OPS}retry_delays_seconds", "white space"),
         (over(retry_delays_seconds="-1"), f"{OPS}retry_delays_seconds", "from 0 on"),
         (over(resources="records"), f"{OPS}resources", "Did you mean 'record'?"),
@@ -495,6 +502,9 @@ def test_a_mistake_leaves_the_default() -> None:
         ("split_changes", "off", False),
         ("max_attempts", " 3 ", 3),
         ("timeout_seconds", "1e1", 10.0),
+        ("rate_limit", "10/second", RateLimit(10, 1.0)),
+        ("rate_limit", " 300 / minute ", RateLimit(300, 60.0)),
+        ("rate_limit", "1/hour", RateLimit(1, 3600.0)),
         ("retry_delays_seconds", "0 5\n300", (0.0, 5.0, 300.0)),
         ("subject", "{{ uri }}", "{{ uri }}"),
         ("template", "a\nb", "a\nb"),
