@@ -70,7 +70,8 @@ class Breaker:
         """From ``encode``. What somebody wrote by hand counts as far as it can be understood."""
         words = (*text.split(" ", 5), "", "", "", "", "", "")
         states: tuple[State, ...] = get_args(State)
-        state = next((one for one in states if one == words[0]), "closed")
+        closed: State = "closed"
+        state = next((one for one in states if one == words[0]), closed)
         numbers = (int(one) if one.isdecimal() and len(one) < 19 else 0 for one in words[1:5])
         failures, since_ms, probes, until_ms = numbers
         return cls(state, failures, since_ms, probes, until_ms, words[5])

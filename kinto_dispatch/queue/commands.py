@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from kinto_dispatch.limit import RateLimit
 from kinto_dispatch.queue.entries import LANE_FIELDS, dead_words, lane_words, spelled_out
 from kinto_dispatch.queue.keys import GROUP, LaneKeys, LogKeys, WorkerKeys
 from kinto_dispatch.queue.protocol import (
@@ -118,6 +119,38 @@ def fetch(keys: LaneKeys, consumer: str, count: int, block_seconds: float) -> Co
     return ("XREADGROUP", *how, "STREAMS", keys.stream, ">")
 
 
+def held_back(keys: LaneKeys) -> Command:
+    return ("MGET", keys.paused, keys.breaker)
+
+
+def is_held_back(answer: Sequence[bytes | None]) -> bool:
+    """Whether nobody shall fetch from the lane: it is paused, or its breaker is not closed."""
+    paused, breaker = answer
+    return paused is not None or not (breaker or b"closed").startswith(b"closed")
+
+
+def claim(
+    keys: LaneKeys, consumer: str, count: int, limit: RateLimit | None, probe: bool
+) -> Evaluation:
+    return Evaluation(
+        script("claim"),
+        (keys.stream, keys.paused, keys.breaker, keys.limit),
+        (GROUP, consumer, count, *_allowed(limit, probe)),
+    )
+
+
+def wait_for_lane(keys: LaneKeys, after: str, block_seconds: float) -> Command:
+    """Until something was added behind ``after``, without claiming it."""
+    return ("XREAD", "COUNT", 1, *_block(block_seconds), "STREAMS", keys.stream, after)
+
+
+def _allowed(limit: RateLimit | None, probe: bool) -> Sequence[str | int]:
+    """What a claim is allowed, as ``shared.lua`` reads it."""
+    if limit is None:
+        return (int(probe), 0, 0)
+    return (int(probe), repr(limit.interval_seconds * 1_000_000), limit.burst)
+
+
 def make_group(keys: LaneKeys) -> Command:
     """From the start of the lane: a group that was lost is made anew for all that is there."""
     return ("XGROUP", "CREATE", keys.stream, GROUP, "0", "MKSTREAM")
@@ -128,11 +161,19 @@ def renew(keys: LaneKeys, claims: Sequence[Claim]) -> Evaluation:
     return Evaluation(script("renew"), (keys.stream,), (GROUP, fences))
 
 
-def reclaim(keys: LaneKeys, consumer: str, lease_seconds: float, count: int) -> Evaluation:
+def reclaim(
+    keys: LaneKeys,
+    consumer: str,
+    lease_seconds: float,
+    count: int,
+    limit: RateLimit | None = None,
+    probe: bool = False,
+) -> Evaluation:
+    lease_ms = math.ceil(lease_seconds * 1000)
     return Evaluation(
         script("reclaim"),
-        (keys.stream, keys.strikes, keys.paused),
-        (GROUP, consumer, math.ceil(lease_seconds * 1000), count),
+        (keys.stream, keys.strikes, keys.paused, keys.breaker, keys.limit),
+        (GROUP, consumer, lease_ms, count, *_allowed(limit, probe)),
     )
 
 
@@ -141,7 +182,7 @@ def settle(keys: LaneKeys, settlements: Sequence[Settlement]) -> Evaluation:
     records = [settlement.record for settlement in settlements]
     return Evaluation(
         script("settle"),
-        (keys.stream, keys.due, keys.held, keys.dead, keys.attempts, keys.strikes),
+        (keys.stream, keys.due, keys.held, keys.dead, keys.attempts, keys.strikes, keys.breaker),
         (GROUP, fates, *records),
     )
 
@@ -155,8 +196,8 @@ def _fate(settlement: Settlement) -> str | tuple[str | int, ...]:
             return claim.id
         case Later(delay_seconds, attempt, suspect):
             fate = ("later", _milliseconds(delay_seconds), attempt, suspect)
-        case Dead(kind, reason):
-            fate = ("dead", kind, spelled_out(reason), claim.attempt)
+        case Dead(kind, reason, answered):
+            fate = ("dead", kind, spelled_out(reason), claim.attempt, bool(answered))
     return claim.id, claim.consumer, claim.token, *fate
 
 
@@ -165,8 +206,14 @@ def release(keys: LaneKeys, claims: Sequence[Claim]) -> Evaluation:
     return Evaluation(script("release"), (keys.stream, keys.strikes), (GROUP, _pack(fences)))
 
 
-def promote(keys: LaneKeys, count: int) -> Evaluation:
-    return Evaluation(script("promote"), (keys.due, keys.held, keys.stream), (count,))
+def promote(keys: LaneKeys, count: int, upto: int | None = None, at_least: int = 0) -> Evaluation:
+    most = -1 if upto is None else upto
+    arguments = (GROUP, count, most, at_least)
+    return Evaluation(script("promote"), (keys.due, keys.held, keys.stream), arguments)
+
+
+def move_breaker(keys: LaneKeys, before: str, after: str) -> Evaluation:
+    return Evaluation(script("move_breaker"), (keys.breaker,), (before, after))
 
 
 # --- operators ---------------------------------------------------------------------------

@@ -36,7 +36,9 @@ class LaneKeys:
 
     ``due`` is a sorted set of what waits for its next attempt, by the server's time in
     milliseconds, and ``held`` a hash with the entries themselves. ``strikes`` counts for an entry
-    how many workers it killed alone.
+    how many workers it killed alone. ``breaker`` is a text that begins with the breaker's state,
+    or missing where it is closed and nothing failed. ``limit`` tells when the bucket of the rate
+    limit will be full again, in microseconds.
     """
 
     def __init__(self, prefix: str, lane: str) -> None:
@@ -51,3 +53,4 @@ class LaneKeys:
         self.paused = f"{tag}:paused"
         self.strikes = f"{tag}:strikes"
         self.breaker = f"{tag}:breaker"
+        self.limit = f"{tag}:limit"

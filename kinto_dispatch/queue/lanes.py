@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from kinto_dispatch.limit import RateLimit
 from kinto_dispatch.queue import commands
 from kinto_dispatch.queue.connected import Connected
 from kinto_dispatch.queue.entries import to_claim
@@ -23,7 +25,7 @@ class LanesPart(Connected):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._paused: set[str] = set()
+        self._held_back: set[str] = set()
 
     # --- in ------------------------------------------------------------------------------
 
@@ -41,55 +43,104 @@ class LanesPart(Connected):
         for part in commands.parts(entries):
             await self._wire.run(*(commands.enqueue(keys, entry) for entry in part))
 
-    async def promote(self, lane: str, count: int) -> tuple[int, float | None]:
+    async def promote(
+        self, lane: str, count: int, *, upto: int | None = None, at_least: int = 0
+    ) -> tuple[int, float | None]:
         """As ``Queue.promote``."""
-        moved, next_ms = await self._ask(commands.promote(self._keys(lane), count))
+        request = commands.promote(self._keys(lane), count, upto, at_least)
+        moved, next_ms = await self._ask(request)
         return moved, next_ms / 1000 if next_ms >= 0 else None
 
     # --- claim ---------------------------------------------------------------------------
 
     async def fetch(
-        self, lane: str, consumer: str, count: int, block_seconds: float
+        self,
+        lane: str,
+        consumer: str,
+        count: int,
+        block_seconds: float,
+        *,
+        limit: RateLimit | None = None,
+        probe: bool = False,
     ) -> Sequence[Claim]:
-        """As ``Queue.fetch``. From a paused lane nothing comes after ``block_seconds``; what was
-        claimed in the moment it was paused is given back."""
+        """As ``Queue.fetch``. From a lane that is held back nothing comes after ``block_seconds``;
+        what was claimed in the moment it began is given back."""
         if count <= 0:
             return []
-        if lane in self._paused and await self._rests(lane, block_seconds):
-            return []
-        entries, is_paused = await self._read(lane, consumer, count, block_seconds)
+        if limit or probe:
+            entries = await self._read_allowed(
+                lane, consumer, count, block_seconds, limit=limit, probe=probe
+            )
+        else:
+            entries = await self._read_freely(lane, consumer, count, block_seconds)
         claims = [to_claim(lane, raw, consumer, 1) for raw in entries]
-        if is_paused:
-            self._paused.add(lane)
-            await self.release(lane, claims)
-            return []
         return await self._with_strikes(lane, claims)
 
+    async def _read_allowed(
+        self,
+        lane: str,
+        consumer: str,
+        count: int,
+        block_seconds: float,
+        *,
+        limit: RateLimit | None,
+        probe: bool,
+    ) -> Sequence[Any]:
+        """New entries, of which none is claimed that is not allowed: nobody waits with tokens in
+        hand, which could then be spent all at once, beside those that came meanwhile."""
+        keys = self._keys(lane)
+        request = commands.claim(keys, consumer, count, limit, probe)
+        deadline = time.monotonic() + block_seconds
+        while True:
+            entries: Sequence[Any]
+            entries, wait_ms, after = await self._ask(request)
+            left = deadline - time.monotonic()
+            if entries or left <= 0:
+                return entries
+            if wait_ms:
+                await asyncio.sleep(left if wait_ms < 0 else min(left, wait_ms / 1000))
+            else:
+                added = commands.wait_for_lane(keys, after.decode(), left)
+                await self._wire.run(added, wait_seconds=left)
+
+    async def _read_freely(
+        self, lane: str, consumer: str, count: int, block_seconds: float
+    ) -> Sequence[Any]:
+        """New entries, which are claimed by the call that waits for them."""
+        if lane in self._held_back and await self._rests(lane, block_seconds):
+            return []
+        entries, is_held_back = await self._read(lane, consumer, count, block_seconds)
+        if is_held_back:
+            self._held_back.add(lane)
+            await self.release(lane, [to_claim(lane, raw, consumer, 1) for raw in entries])
+            return []
+        return entries
+
     async def _rests(self, lane: str, seconds: float) -> bool:
-        """Wait if the lane is still paused."""
-        if await self._ask(("EXISTS", self._keys(lane).paused)):
+        """Wait if the lane is still held back."""
+        if commands.is_held_back(await self._ask(commands.held_back(self._keys(lane)))):
             await asyncio.sleep(seconds)
             return True
-        self._paused.discard(lane)
+        self._held_back.discard(lane)
         return False
 
     async def _read(
         self, lane: str, consumer: str, count: int, block_seconds: float
     ) -> tuple[Sequence[Any], bool]:
-        """New entries, and whether the lane is paused by the time they came."""
+        """New entries, and whether the lane is held back by the time they came."""
         keys = self._keys(lane)
         read = commands.fetch(keys, consumer, count, block_seconds)
-        paused = ("EXISTS", keys.paused)
+        held = commands.held_back(keys)
         try:
-            found, is_paused = await self._wire.run(read, paused, wait_seconds=block_seconds)
+            found, answer = await self._wire.run(read, held, wait_seconds=block_seconds)
         except NoGroup:
             await self._make_group(lane)
             try:
-                found, is_paused = await self._wire.run(read, paused, wait_seconds=block_seconds)
+                found, answer = await self._wire.run(read, held, wait_seconds=block_seconds)
             except NoGroup:
                 # Deleted again, by somebody who is at it. The next call makes it anew.
                 return (), False
-        return found[0][1] if found else (), bool(is_paused)
+        return found[0][1] if found else (), commands.is_held_back(answer)
 
     async def _make_group(self, lane: str) -> None:
         """Another worker may have been quicker, which is refused and as good."""
@@ -107,12 +158,20 @@ class LanesPart(Connected):
         return [replace(claim, strikes=int(strikes.get(claim.id) or 0)) for claim in claims]
 
     async def reclaim(
-        self, lane: str, consumer: str, lease_seconds: float, count: int
+        self,
+        lane: str,
+        consumer: str,
+        lease_seconds: float,
+        count: int,
+        *,
+        limit: RateLimit | None = None,
+        probe: bool = False,
     ) -> Sequence[Claim]:
-        """As ``Queue.reclaim``, the oldest first. Nothing of a paused lane."""
+        """As ``Queue.reclaim``, the oldest first."""
         if count <= 0:
             return []
-        request = commands.reclaim(self._keys(lane), consumer, lease_seconds, count)
+        keys = self._keys(lane)
+        request = commands.reclaim(keys, consumer, lease_seconds, count, limit, probe)
         taken, gone = await self._ask(request)
         for entry_id in gone:
             logger.error("lane.entry_gone lane=%s id=%s: deleted by hand", lane, entry_id.decode())
@@ -133,6 +192,20 @@ class LanesPart(Connected):
         """As ``Queue.strike``."""
         strikes: int = await self._ask(("HINCRBY", self._keys(lane).strikes, claim.id, 1))
         return strikes - 1
+
+    # --- breaker -------------------------------------------------------------------------
+
+    async def breaker(self, lane: str) -> tuple[str, int]:
+        """As ``Queue.breaker``."""
+        text, (seconds, microseconds) = await self._wire.run(
+            ("GET", self._keys(lane).breaker), ("TIME",)
+        )
+        now_ms = int(seconds) * 1000 + int(microseconds) // 1000
+        return (text or b"").decode("utf-8", "replace"), now_ms
+
+    async def move_breaker(self, lane: str, before: str, after: str) -> bool:
+        """As ``Queue.move_breaker``."""
+        return bool(await self._ask(commands.move_breaker(self._keys(lane), before, after)))
 
     # --- out -----------------------------------------------------------------------------
 

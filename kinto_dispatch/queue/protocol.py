@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from kinto_dispatch.limit import RateLimit
+
 
 START_OF_LOG = "0-0"
 
@@ -86,10 +88,15 @@ class Later:
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """Leave the lane for the channel's dead letters."""
+    """Leave the lane for the channel's dead letters.
+
+    ``answered`` tells whether the destination had a part in it, as ``Done`` and ``Later`` do by
+    what they are; ``None`` where it was not asked.
+    """
 
     kind: DeadKind
     reason: str
+    answered: bool | None = None
 
 
 Fate = Done | Later | Dead
@@ -219,35 +226,68 @@ class Queue(Protocol):
         cursor stands elsewhere. Returns where it stands now."""
 
     async def fetch(
-        self, lane: str, consumer: str, count: int, block_seconds: float
+        self,
+        lane: str,
+        consumer: str,
+        count: int,
+        block_seconds: float,
+        *,
+        limit: RateLimit | None = None,
+        probe: bool = False,
     ) -> Sequence[Claim]:
-        """Claim at most ``count`` new deliveries in lane order, waiting for the first."""
+        """Claim at most ``count`` new deliveries in lane order, waiting for the first.
+
+        With ``limit`` no more than it grants by now: each claim, by whatever worker, takes a
+        token, and while there is none the deliveries wait in the lane. From a lane that is paused,
+        or whose breaker is not closed, nothing comes, but for a ``probe`` of the latter.
+        """
 
     async def renew(self, lane: str, claims: Sequence[Claim]) -> Sequence[Claim]:
         """Prolong the leases of these claims; returns those that were lost to somebody else."""
 
     async def reclaim(
-        self, lane: str, consumer: str, lease_seconds: float, count: int
+        self,
+        lane: str,
+        consumer: str,
+        lease_seconds: float,
+        count: int,
+        *,
+        limit: RateLimit | None = None,
+        probe: bool = False,
     ) -> Sequence[Claim]:
         """Take over deliveries whose lease ran out. They come back as ``suspect``. After a restart
-        of the server nothing is taken for one lease, in which those who live renew theirs."""
+        of the server nothing is taken for one lease, in which those who live renew theirs.
+        ``limit`` and ``probe`` as for ``fetch``."""
 
     async def settle(self, lane: str, settlements: Sequence[Settlement]) -> Sequence[bool]:
         """Carry out fates and keep the attempt records, atomically per lane.
 
         For each: true if it counted. A stale ``Done`` still closes the entry, also where it waits
         for its next attempt already; a stale ``Later`` or ``Dead`` changes nothing and is false.
+        An answer of the destination makes a closed breaker forget what failed before.
         """
 
     async def release(self, lane: str, claims: Sequence[Claim]) -> None:
         """Give claims back unrun: same attempt number, at once available to others."""
 
-    async def promote(self, lane: str, count: int) -> tuple[int, float | None]:
+    async def promote(
+        self, lane: str, count: int, *, upto: int | None = None, at_least: int = 0
+    ) -> tuple[int, float | None]:
         """Move what is due back into the lane, at most ``count``. Returns how many, and the
-        seconds until the next is due (``None`` when none waits)."""
+        seconds until the next is due (``None`` when none waits).
+
+        With ``upto`` only as many as it takes until so many deliveries wait in the lane, or
+        ``at_least`` many if that is more: what is new shall not wait behind all that is due.
+        """
 
     async def strike(self, lane: str, claim: Claim) -> int:
         """Note that a suspect now runs alone; returns how often it had already done so."""
+
+    async def breaker(self, lane: str) -> tuple[str, int]:
+        """The lane's breaker as text, see ``breaker.py``, and the server's clock in ms."""
+
+    async def move_breaker(self, lane: str, before: str, after: str) -> bool:
+        """Set the breaker to ``after`` if it still stands at ``before``; whether it did."""
 
     # --- operators -----------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kinto_dispatch.limit import RateLimit
 from kinto_dispatch.queue import commands, entries
 from kinto_dispatch.queue.health import judge, read_info
 from kinto_dispatch.queue.keys import LaneKeys, LogKeys, WorkerKeys
@@ -139,6 +140,8 @@ def requests() -> list[Evaluation]:
         commands.settle(lane, [Settlement(claim(), fate, b"") for fate in fates]),
         commands.release(lane, [claim()]),
         commands.promote(lane, 1),
+        commands.claim(lane, "a", 1, RateLimit(1, 1.0), False),
+        commands.move_breaker(lane, "", "open"),
         commands.beat(workers, "w", {}, 1),
         commands.list_workers(workers),
         commands.retire(lane, ["a"]),
@@ -169,7 +172,7 @@ def test_a_script_runs_on_every_server(verb: str) -> None:
         *("XADD", "XACK", "XDEL", "XCLAIM", "XPENDING", "XRANGE", "XLEN", "XINFO", "XTRIM"),
         *("XGROUP", "ZADD", "ZREM", "ZRANGE", "ZRANGEBYSCORE", "ZREMRANGEBYSCORE", "ZCARD"),
         *("ZREMRANGEBYRANK", "HGET", "HSET", "HDEL", "HEXISTS", "GET", "SET", "EXISTS", "TIME"),
-        "INFO",
+        *("DEL", "INFO", "XREADGROUP"),
     }
 
 

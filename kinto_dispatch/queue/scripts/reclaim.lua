@@ -1,11 +1,12 @@
 -- Take over what has been idle for longer than its lease, oldest first; nothing of a paused lane,
 -- and nothing before the server has been up for a lease: all leases end while it is away, and those
 -- who live need the time to renew theirs.
--- KEYS stream strikes paused; ARGV group consumer lease_ms count
+-- KEYS stream strikes paused breaker limit
+-- ARGV group consumer lease_ms count probe interval_us burst
 -- Returns {{id token strikes fields}..., {id of an entry that is gone}...}.
 local PAGE = 100
 local taken, gone, from, wanted = {}, {}, '-', tonumber(ARGV[4])
-if redis.call('EXISTS', KEYS[3]) == 1 then return {taken, gone} end
+if is_held_back(KEYS[3], KEYS[4], ARGV[5]) then return {taken, gone} end
 
 local function has_been_up_ms()
   local info = redis.pcall('INFO', 'server')
@@ -15,7 +16,10 @@ end
 
 if has_been_up_ms() <= tonumber(ARGV[3]) then return {taken, gone} end
 
-local function take(id, token)
+local left, _, bucket = tokens(KEYS[5], ARGV[6], ARGV[7])
+wanted = math.min(wanted, left)
+
+local function take_over(id, token)
   local claimed = redis.call(
     'XCLAIM', KEYS[1], ARGV[1], ARGV[2], 0, id, 'RETRYCOUNT', token
   )[1]
@@ -33,8 +37,9 @@ while #taken < wanted do
   local page = redis.pcall('XPENDING', KEYS[1], ARGV[1], 'IDLE', ARGV[3], from, '+', PAGE)
   if not page[1] then break end
   for _, pending in ipairs(page) do
-    if #taken < wanted then take(pending[1], pending[4] + 1) end
+    if #taken < wanted then take_over(pending[1], pending[4] + 1) end
     from = '(' .. pending[1]
   end
 end
+take(bucket, #taken)
 return {taken, gone}

@@ -1,8 +1,8 @@
 -- Carry out fates. Frees before it writes, so that it passes where memory is full.
--- KEYS stream due held dead attempts strikes
+-- KEYS stream due held dead attempts strikes breaker
 -- ARGV group, MessagePack list, the record of each; in the list stand
 --   id of what is done | {id consumer token 'later' delay_ms attempt suspect}
---   | {id consumer token 'dead' kind reason attempts}
+--   | {id consumer token 'dead' kind reason attempts answered}
 -- Returns for each whether it counted, as a text of 0 and 1.
 local CHUNK = 3000  -- Lua passes at most some 8,000 values to a function.
 local group = ARGV[1]
@@ -46,7 +46,7 @@ local function call_off(id)
   return true
 end
 
-local items = cmsgpack.unpack(ARGV[2])
+local items, answered = cmsgpack.unpack(ARGV[2]), false
 for position, item in ipairs(items) do
   if type(item) == 'string' then
     result[position] = close(item)
@@ -64,6 +64,7 @@ for position, item in ipairs(items) do
     result[position] = redis.call('XDEL', KEYS[1], item) == 1 or call_off(item)
   end
   if result[position] then
+    answered = answered or type(item) == 'string' or item[4] == 'dead' and item[8]
     records[#records + 1] = 'record'
     records[#records + 1] = ARGV[2 + position]
   end
@@ -73,6 +74,10 @@ if redis.call('EXISTS', KEYS[6]) == 1 then
   for from = 1, #freed, CHUNK do
     redis.call('HDEL', KEYS[6], unpack(freed, from, math.min(from + CHUNK - 1, #freed)))
   end
+end
+-- What failed before was in a row no longer. One that is not closed is for the workers to close.
+if answered and string.sub(redis.call('GET', KEYS[7]) or '', 1, 6) == 'closed' then
+  redis.call('DEL', KEYS[7])
 end
 local now = now_ms()
 for _, pair in ipairs(moved) do

@@ -6,6 +6,42 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- The state of a breaker, which is the first word of its text.
+local function state_of(breaker)
+  return string.match(redis.call('GET', breaker) or '', '^%S+') or 'closed'
+end
+
+-- Whether nobody shall claim anything, unless as a probe ('1') of a lane that is not paused.
+local function is_held_back(paused, breaker, probe)
+  if redis.call('EXISTS', paused) == 1 then return true end
+  return probe ~= '1' and state_of(breaker) ~= 'closed'
+end
+
+-- A rate limit is a bucket of tokens that fills at a steady rate (GCRA). All that is kept of it is
+-- when it will be full again, in microseconds. An interval of 0 is no limit.
+-- Returns how many tokens are there, milliseconds until there is one, and what to give to take.
+local function tokens(limit, interval, burst)
+  interval, burst = tonumber(interval), tonumber(burst)
+  if interval == 0 then return math.huge, 0 end
+  local time = redis.call('TIME')
+  local now = time[1] * 1000000 + time[2]
+  local missing = math.max(0, (tonumber(redis.call('GET', limit) or '') or now) - now)
+  -- Emptier than empty: it was another limit, or the clock of another server.
+  if missing > interval * burst + 1000 then missing = 0 end
+  local left = math.floor(burst - missing / interval + 1e-6)  -- as fractions are rounded
+  local wait = left > 0 and 0 or math.ceil((missing - interval * (burst - 1)) / 1000)
+  return left, wait, {limit, interval, now + missing, now}
+end
+
+-- Take tokens that are there. Writes, so that something has to be freed or claimed before it where
+-- memory is full.
+local function take(bucket, count)
+  if not bucket or count == 0 then return end
+  local limit, interval, full, now = unpack(bucket)
+  full = math.ceil(full + count * interval)
+  redis.call('SET', limit, string.format('%.0f', full), 'PX', math.ceil((full - now) / 1000))
+end
+
 -- The pending record of an entry, {id, consumer, idle, deliveries}, or nil. A lane whose group is
 -- gone has nothing pending.
 local function pending_of(stream, group, id)
@@ -30,6 +66,19 @@ local function get_field(fields, name)
     if fields[i] == name then return fields[i + 1] end
   end
   return ''
+end
+
+-- How many entries are pending in a group, and the last one that it gave to anybody.
+local function progress_of(stream, name)
+  local groups = redis.pcall('XINFO', 'GROUPS', stream)
+  if not groups.err then
+    for _, group in ipairs(groups) do
+      if get_field(group, 'name') == name then
+        return get_field(group, 'pending'), get_field(group, 'last-delivered-id')
+      end
+    end
+  end
+  return 0, '0-0'
 end
 
 -- An entry of a lane, to be added again. Anything may have been added by hand: what we do not know
