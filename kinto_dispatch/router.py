@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 
 from kinto_dispatch.delivery import delivery_key
-from kinto_dispatch.errors import RouteError, UndecodableEvent
+from kinto_dispatch.errors import DispatchError, RouteError, UndecodableEvent
 from kinto_dispatch.event import Event
 from kinto_dispatch.patience import Patience
 from kinto_dispatch.plugins import Channel
@@ -76,9 +76,11 @@ def select(
             continue
         try:
             entries += deliveries(channel, event, log_entry.body)
-        except RouteError as error:
+        except Exception as error:  # of our own, too: one event must not stop all others
+            if not isinstance(error, RouteError):
+                logger.exception("log.unroutable id=%s channel=%s", log_entry.id, channel.name)
             key = delivery_key(event.id, channel.name)
-            dead.append(DeadEntry(key, log_entry.body, "failed", str(error)))
+            dead.append(DeadEntry(key, log_entry.body, "failed", _describe(error)))
     return entries, dead
 
 
@@ -91,10 +93,11 @@ def deliveries(channel: Channel, event: Event, body: bytes) -> Sequence[Entry]:
         kept = event.only(wanted)
         body = body if kept is event else kept.encode()
         return [Entry(delivery_key(event.id, channel.name), body)]
+    is_wanted = {id(change) for change in wanted}
     return [
         Entry(delivery_key(event.id, channel.name, index), event.only([change]).encode())
         for index, change in enumerate(event.changes)
-        if any(change is one for one in wanted)
+        if id(change) in is_wanted
     ]
 
 
@@ -106,7 +109,16 @@ def position(entry_id: str) -> tuple[int, int]:
 
 def _decode(entry: LogEntry) -> Event | UndecodableEvent:
     try:
-        return Event.decode(entry.body)
-    except UndecodableEvent as error:
+        event = Event.decode(entry.body)
+        # Lone surrogates are legal in JSON, and keys are made of the id.
+        event.id.encode()
+        return event
+    except (UndecodableEvent, UnicodeEncodeError) as error:
         logger.error("log.undecodable id=%s %s", entry.id, error)
-        return error
+        if isinstance(error, UndecodableEvent):
+            return error
+        return UndecodableEvent("its id is no text", entry.body)
+
+
+def _describe(error: Exception) -> str:
+    return str(error) if isinstance(error, DispatchError) else f"{type(error).__name__}: {error}"

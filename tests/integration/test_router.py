@@ -1,0 +1,225 @@
+"""Every event of the log enters each lane whose route wants it, once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from kinto_dispatch.event import Event
+from kinto_dispatch.patience import Patience
+from kinto_dispatch.plugins import Channel
+from kinto_dispatch.queue import open_queue
+from kinto_dispatch.queue.protocol import Claim, DeadLetter, Queue
+from kinto_dispatch.router import Router, position, select
+from kinto_dispatch.settings import DispatchSettings
+from kinto_dispatch.testing.builders import make_change, make_channel, make_event
+from kinto_dispatch.testing.waiting import eventually_async
+
+
+MakeChannel = Callable[..., Channel]
+
+PLUGIN = """
+from kinto_dispatch import hookimpl
+
+@hookimpl
+async def on_event_async(event):
+    pass
+"""
+
+
+@pytest.fixture
+def channel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeChannel]:
+    """Makes channels of a plugin that does nothing."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "routed_plugin.py").write_text(PLUGIN)
+    yield lambda name="ops", **settings: make_channel("routed_plugin", name=name, **settings)
+    sys.modules.pop("routed_plugin", None)
+
+
+@pytest.fixture
+async def queue(queue_url: str, tmp_path: Path) -> AsyncIterator[Queue]:
+    """An empty queue that knows two lanes."""
+    url = SecretStr(queue_url)
+    queue = open_queue(DispatchSettings(channels=(), queue_url=url, queue_dir=tmp_path))
+    await queue.register(["ops", "news"])
+    yield queue
+    await queue.close()
+
+
+def make_router(queue: Queue, *channels: Channel) -> Router:
+    return Router(queue, channels, Patience(asyncio.Event()))
+
+
+async def append(queue: Queue, *events: Event) -> None:
+    await queue.append([(event.id, event.encode()) for event in events])
+
+
+async def claimed(queue: Queue, lane: str = "ops") -> Sequence[Claim]:
+    """All that is in a lane."""
+    claims: list[Claim] = []
+    while more := await queue.fetch(lane, "test", 10_000, 0.01):
+        claims += more
+    return claims
+
+
+async def dead(queue: Queue, lane: str = "ops") -> Sequence[DeadLetter]:
+    return await queue.dead_letters(lane)
+
+
+def records(*names: str) -> Event:
+    return make_event(
+        id="e", changes=tuple(make_change(object_id=name, new={"n": name}) for name in names)
+    )
+
+
+async def test_a_delivery_holds_what_the_route_wants(queue: Queue, channel: MakeChannel) -> None:
+    """An event nobody wants enters no lane; of one wanted in part, that part does."""
+    router = make_router(queue, channel("ops", when="new.n != 'b'"), channel("news", users="account:nobody"))
+    await append(queue, records("a", "b", "c"))
+    await router.route_once(0)
+    (claim,) = await claimed(queue)
+    assert claim.key == "e:ops"
+    assert [change.object_id for change in Event.decode(claim.body).changes] == ["a", "c"]
+    assert await claimed(queue, "news") == []
+
+
+async def test_what_is_wanted_whole_is_passed_on_as_it_came(
+    queue: Queue, channel: MakeChannel
+) -> None:
+    """Byte by byte: nothing is decoded and encoded again."""
+    event = records("a", "b")
+    odd = json.dumps(json.loads(event.encode()), indent=1).encode()
+    await queue.append([("e", odd)])
+    await make_router(queue, channel()).route_once(0)
+    (claim,) = await claimed(queue)
+    assert claim.body == odd
+
+
+async def test_each_change_may_be_a_delivery(queue: Queue, channel: MakeChannel) -> None:
+    """With its position in the event as it was captured, so that its key is always the same."""
+    router = make_router(queue, channel(split_changes="true", when="new.n != 'b'"))
+    await append(queue, records("a", "b", "c"))
+    await router.route_once(0)
+    claims = await claimed(queue)
+    assert [claim.key for claim in claims] == ["e:ops:0", "e:ops:2"]
+    names = [Event.decode(claim.body).changes[0].object_id for claim in claims]
+    assert names == ["a", "c"]
+
+
+async def test_ten_thousand_changes_are_split_in_no_time(
+    queue: Queue, channel: MakeChannel
+) -> None:
+    """A bulk delete must not hold up the worker."""
+    await append(queue, records(*map(str, range(10_000))))
+    router = make_router(queue, channel(split_changes="true"))
+    started = time.process_time()
+    await router.route_once(0)
+    assert time.process_time() - started < 3
+    assert len(await claimed(queue)) == 10_000
+
+
+async def test_every_lane_keeps_its_place(queue: Queue, channel: MakeChannel) -> None:
+    """One that comes later begins where the log ends then, whatever the others have."""
+    await append(queue, make_event(id="1"))
+    await queue.register(["late"])
+    await append(queue, make_event(id="2"))
+    names = ("ops", "news", "late")
+    router = make_router(queue, *map(channel, names))
+    while await queue.read_log((await queue.cursors(["ops"]))["ops"], 1):
+        await router.route_once(0)
+    keys = [[claim.key for claim in await claimed(queue, name)] for name in names]
+    assert keys == [["1:ops", "2:ops"], ["1:news", "2:news"], ["2:late"]]
+
+
+async def test_routers_side_by_side(queue: Queue, channel: MakeChannel) -> None:
+    """Each event enters each lane exactly once, in order, whoever puts it there."""
+    channels = [channel("ops"), channel("news")]
+    stopping = asyncio.Event()
+    routers = [make_router(queue, *channels) for _ in range(3)]
+    running = [asyncio.ensure_future(router.run(stopping)) for router in routers]
+    for number in range(40):
+        await append(queue, *(make_event(id=f"{number:02}-{one:02}") for one in range(25)))
+
+    async def is_done() -> bool:
+        return not await queue.read_log(min((await queue.cursors(["ops", "news"])).values()), 1)
+
+    await eventually_async(is_done, "the log to be routed", 30)
+    stopping.set()
+    await asyncio.wait_for(asyncio.gather(*running), 10)
+    for lane in ("ops", "news"):
+        keys = [claim.key for claim in await claimed(queue, lane)]
+        assert len(keys) == len(set(keys)) == 1000
+        assert keys == sorted(keys)
+
+
+@pytest.mark.parametrize("body", [b"", b"no json", b'{"v": 99}', b"\xff", b"[" * 50_000])
+async def test_what_is_no_event_is_a_dead_letter(
+    queue: Queue, channel: MakeChannel, body: bytes
+) -> None:
+    """Of every lane, since nobody knows who would have wanted it; what comes after goes on."""
+    await queue.append([("bad", body)])
+    await append(queue, make_event(id="good"))
+    await make_router(queue, channel("ops"), channel("news")).route_once(0)
+    for lane in ("ops", "news"):
+        (letter,) = await dead(queue, lane)
+        assert (letter.kind, letter.body) == ("failed", body)
+        assert "Not an event of a known version" in letter.reason
+        assert letter.key.startswith("log-")
+        assert [claim.key for claim in await claimed(queue, lane)] == [f"good:{lane}"]
+
+
+async def test_an_id_that_is_no_text_is_a_dead_letter(queue: Queue, channel: MakeChannel) -> None:
+    """Somebody wrote it by hand; keys cannot be made of it."""
+    body = make_event(id="MINE").encode().replace(b"MINE", b"\\ud800")
+    await queue.append([("forged", body)])
+    await make_router(queue, channel()).route_once(0)
+    (letter,) = await dead(queue)
+    assert "its id is no text" in letter.reason
+
+
+async def test_a_route_that_raises_makes_a_dead_letter(queue: Queue, channel: MakeChannel) -> None:
+    """Never a drop; the other lanes and the next events go on."""
+    router = make_router(queue, channel("ops", when="length(new.n) == `1`"), channel("news"))
+    await append(queue, make_event(id="odd", changes=(make_change(new={"n": 5}),)), records("a"))
+    await router.route_once(0)
+    (letter,) = await dead(queue)
+    assert (letter.kind, letter.key) == ("failed", "odd:ops")
+    assert "when = " in letter.reason
+    assert "cannot be evaluated" in letter.reason
+    assert [claim.key for claim in await claimed(queue)] == ["e:ops"]
+    assert len(await claimed(queue, "news")) == 2
+
+
+def test_a_bug_of_ours_makes_a_dead_letter_too(caplog: pytest.LogCaptureFixture) -> None:
+    """With a stack in the log. A router that stopped would stop every lane."""
+
+    def divide(event: Event) -> Any:
+        raise ZeroDivisionError("of our own")
+
+    broken: Any = SimpleNamespace(name="ops", route=SimpleNamespace(select=divide))
+    entry: Any = SimpleNamespace(id="1-0", body=b"body")
+    entries, (letter,) = select(broken, [(entry, make_event(id="e"))])
+    assert entries == []
+    assert (letter.key, letter.kind) == ("e:ops", "failed")
+    assert letter.reason == "ZeroDivisionError: of our own"
+    assert "log.unroutable id=1-0 channel=ops" in caplog.text
+    assert "Traceback" in caplog.text
+
+
+async def test_nothing_new_is_nothing_to_do(queue: Queue, channel: MakeChannel) -> None:
+    """Nobody lost a race then."""
+    assert await make_router(queue, channel()).route_once(0.01) is False
+
+
+def test_positions_are_numbers() -> None:
+    """As texts they would sort otherwise."""
+    assert position("9-0") < position("10-0") < position("10-2") < position("10-10")
