@@ -184,7 +184,9 @@ class Lane:
                 settlement = replace(settlement, fate=replace(settlement.fate, suspect=True))
             self._settled(settlement)
         finally:
-            del self._alone[claim.id]
+            # It may have been lost meanwhile, and even claimed and begun anew.
+            if self._alone.get(claim.id) is asyncio.current_task():
+                del self._alone[claim.id]
         self._changed.set()
         self._start()
 
@@ -226,13 +228,19 @@ class Lane:
                 pass
 
     async def _renew_once(self) -> bool:
-        lost = {claim.id for claim in await self._holdings.renew()}
-        if lost:
-            self._holdings.forget(claim for claim in self._waiting if claim.id in lost)
-            self._waiting = deque(claim for claim in self._waiting if claim.id not in lost)
+        self._let_go(await self._holdings.renew())
         self._look_at_threads()
         self._start()
         return True
+
+    def _let_go(self, lost: Sequence[Claim]) -> None:
+        """Not begun, or ended, what somebody else runs now; what cannot be ended goes on."""
+        ids = {claim.id for claim in lost}
+        alone = [claim for claim in lost if claim.id in self._alone]
+        self._holdings.forget([*alone, *(claim for claim in self._waiting if claim.id in ids)])
+        self._waiting = deque(claim for claim in self._waiting if claim.id not in ids)
+        for claim in alone:
+            self._alone.pop(claim.id).cancel()
 
     def _look_at_threads(self) -> None:
         """Hooks that were left behind may have ended; where none does, somebody should know."""
