@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import subprocess
 import threading
 import time
 from collections import deque
@@ -48,6 +49,9 @@ SELECT pg_terminate_backend(pid)
  WHERE datname = current_database() AND pid <> pg_backend_pid()
 """
 
+GUARD = 'read -r line; kill -KILL "$1"'
+"""Ends the server when the pipe closes: whoever started it is gone without a word."""
+
 SAMPLE_SECONDS = 0.1
 LOST_SECONDS = (1.0, 2.0)
 """How far back a power cut throws a server that syncs every second."""
@@ -62,10 +66,16 @@ class CarelessValkey(LocalValkey):
         self._sizes: deque[tuple[float, str, int]] = deque(maxlen=100)
         self._sampling = threading.Event()
         self._sampler: threading.Thread | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """As ``LocalValkey``, and look at the size of the file from now on."""
         super().start()
+        self._guard = subprocess.Popen(
+            ["/bin/sh", "-c", GUARD, "guard", str(self.pid)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
         with closing(Connection(str(self._socket))) as connection:
             connection.ask("CONFIG SET appendfsync everysec")
             connection.ask("CONFIG SET auto-aof-rewrite-percentage 0")
@@ -95,6 +105,11 @@ class CarelessValkey(LocalValkey):
         self._sampling.set()
         if self._sampler is not None:
             self._sampler.join()
+        if self._guard is not None:
+            # Before the server's process id can become somebody else's.
+            self._guard.kill()
+            self._guard.communicate()
+            self._guard = None
         super()._end(sign)  # type: ignore[arg-type]
 
     def _sample(self) -> None:
