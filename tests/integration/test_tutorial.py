@@ -227,8 +227,8 @@ def test_the_worker_of_the_tutorial_gets_what_was_written(
     tutorial_worker: Callable[[], list[Any]],
     mode: str,
 ) -> None:
-    """Its script, which pops from the left, prints what it printed in the tutorial, and first
-    what was written first."""
+    """Its script, which pops from the left, prints what it printed in the tutorial: in the
+    request first what was written first, through the worker in no promised order."""
     kinto = start_kinto(settings_of(REDIS, url=valkey.url, mode="sync" if mode == "sync" else ""))
     worker = LocalWorker(kinto.ini)
     if mode == "async":
@@ -240,13 +240,14 @@ def test_the_worker_of_the_tutorial_gets_what_was_written(
         )
     finally:
         worker.close()
-    assert [message["resource_name"] for message in printed] == [
-        *("bucket", "collection", "record", "record")
-    ]
+    resources = [message["resource_name"] for message in printed]
+    expected = ["bucket", "collection", "record", "record"]
+    assert (resources if mode == "sync" else sorted(resources)) == expected
     # A POST has no id in its payload, in the tutorial neither.
     times = [note["last_modified"] for note in notes]
-    assert [message["timestamp"] for message in printed[2:]] == times
-    record = printed[2]
+    records = [message for message in printed if message["resource_name"] == "record"]
+    assert sorted(message["timestamp"] for message in records) == sorted(times)
+    record = records[0]
     assert record["action"] == "create"
     assert record["collection_id"] == "notes"
     assert record["bucket_id"] in record["uri"]
