@@ -83,7 +83,9 @@ def records(*names: str) -> Event:
 
 async def test_a_delivery_holds_what_the_route_wants(queue: Queue, channel: MakeChannel) -> None:
     """An event nobody wants enters no lane; of one wanted in part, that part does."""
-    router = make_router(queue, channel("ops", when="new.n != 'b'"), channel("news", users="account:nobody"))
+    router = make_router(
+        queue, channel("ops", when="new.n != 'b'"), channel("news", users="account:nobody")
+    )
     await append(queue, records("a", "b", "c"))
     await router.route_once(0)
     (claim,) = await claimed(queue)
