@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from math import inf
 from statistics import median, quantiles
 from typing import Any
 
@@ -228,13 +229,17 @@ def _count_repeats(repeats: Collection[Repeat], delivered: int) -> dict[str, Any
 
 
 def times(ledger: Ledger) -> dict[str, Any]:
-    """How long channels waited, in seconds: from the answer to a write until its first delivery,
-    and from the return of a server until something written since its fault was delivered."""
+    """How long channels waited, in seconds. ``waited``: from the answer to a write until its first
+    delivery. From the return of a server, ``resumed_after``: until anything was delivered;
+    ``recovered_after``: until something was that was written since the fault, and so had to wait
+    for all that was before it, what was fed again included."""
     first: dict[tuple[str, str], float] = {}
     for delivery in ledger.deliveries:
         if delivery.outcome == "delivered":
             for name in delivery.ops:
                 first.setdefault((delivery.channel, name), delivery.at)
+    started = {operation.name: operation.started for operation in ledger.operations}
+    arrivals = sorted((at, started.get(name, 0.0)) for (_, name), at in first.items())
     waits = sorted(
         max(0.0, first[channel, operation.name] - operation.ended)
         for operation in ledger.operations
@@ -243,31 +248,29 @@ def times(ledger: Ledger) -> dict[str, Any]:
     )
     return {
         "waited": _spread(waits),
-        "recovered_after": {
-            kind: _spread(sorted(_recoveries(ledger, kind, first)))
-            for kind in sorted({fault.kind for fault in ledger.faults})
-            if kind.endswith(("_valkey", "_postgresql"))
-        },
+        "resumed_after": _by_kind(ledger, [(one.at, inf) for one in ledger.deliveries]),
+        "recovered_after": _by_kind(ledger, arrivals),
     }
 
 
-def _recoveries(
-    ledger: Ledger, kind: str, first: Mapping[tuple[str, str], float]
-) -> Iterable[float]:
-    started = {operation.name: operation.started for operation in ledger.operations}
-    arrivals = sorted((at, started.get(name, 0.0)) for (_, name), at in first.items())
+def _by_kind(ledger: Ledger, arrivals: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """From the return of a server to the next arrival of what was written since its fault, by the
+    kind of the fault. ``arrivals``: when, and when the write began."""
+    found: dict[str, list[float]] = defaultdict(list)
     for fault in ledger.faults:
-        if fault.kind == kind:
-            after = (at for at, began in arrivals if at > fault.until and began > fault.at)
-            at = next(after, None)
-            if at is not None:
-                yield at - fault.until
+        if fault.kind.endswith(("_valkey", "_postgresql")):
+            arrived = (at for at, began in arrivals if at > fault.until and began > fault.at)
+            if (at := next(arrived, None)) is not None:
+                found[fault.kind].append(at - fault.until)
+    return {kind: _spread(sorted(values)) for kind, values in sorted(found.items())}
 
 
 def _spread(values: Sequence[float]) -> dict[str, float]:
     if not values:
         return {}
-    hundredths = quantiles(values, n=100) if len(values) > 1 else [values[0]] * 99
+    hundredths = (
+        quantiles(values, n=100, method="inclusive") if len(values) > 1 else [values[0]] * 99
+    )
     return {
         "median": round(median(values), 3),
         "p99": round(hundredths[98], 3),
