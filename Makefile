@@ -44,8 +44,8 @@ wheels: install  ## Build the wheels and run the main job from them, outside the
 bench: install  ## Measure, as ratios in one run
 	$(BIN)/python -m pytest -m benchmark tests/benchmarks -q -s -p no:randomly
 
-chaos: install  ## Kill everything for five minutes and compare sets
-	$(BIN)/python -m tests.chaos
+chaos: install  ## Kill everything for five minutes and compare sets; SECONDS=60 for less, SEED=1 for the same
+	$(BIN)/python -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 ci: lint types test demo wheels  ## What CI runs
 
