@@ -290,6 +290,6 @@ def test_a_settlement_without_a_fence_is_noticed(place: Stage) -> None:
         seconds=9.0,
         faults={"stop_worker": 2},
         frozen_leases=(3.5, 4.0),
-        channels={"flaky": {"delay_seconds": "0.5", "retry_every": "2"}},
+        channels={"flaky": {"delay_seconds": "0.5", "retry_every": "2", "concurrency": "100"}},
     )
     assert any("without a fault near" in what for what in report["wrong"])
