@@ -58,7 +58,7 @@ def check(ledger: Ledger) -> dict[str, Any]:
         unexpected += [(channel, name) for name in sorted(given - committed)]
     repeats = list(find_repeats(ledger))
     wrongly_dead = _wrongly_dead(ledger)
-    delivered = {delivery.key for delivery in ledger.deliveries if delivery.outcome == "delivered"}
+    accepted = [one.key for one in ledger.deliveries if one.outcome == "delivered"]
     outcomes = Counter(operation.outcome for operation in ledger.operations)
     unknown = {one.name for one in ledger.operations if one.outcome == "unknown"}
     astray = contradictions(ledger)
@@ -68,14 +68,15 @@ def check(ledger: Ledger) -> dict[str, Any]:
         "refused": outcomes["failed"],
         "unknown": outcomes["unknown"],
         "recovered": len(committed & unknown),
-        "delivered": len(delivered),
+        "delivered": len(set(accepted)),
+        "accepted": len(accepted),
         "attempts": len(ledger.deliveries),
         "dead_letters": len(ledger.dead),
         "lost": len(lost),
         "unexpected": len(unexpected),
         "wrongly_dead_lettered": len(wrongly_dead),
         "stored_otherwise": len(astray),
-        "duplicated": _count_repeats(repeats, len(delivered)),
+        "duplicated": _count_repeats(repeats, len(accepted)),
         "examples": {
             "lost": lost[:EXAMPLES],
             "unexpected": unexpected[:EXAMPLES],
@@ -98,7 +99,7 @@ def _wrong(account: Mapping[str, Any]) -> Iterable[str]:
             yield f"{name}: {account[name]}"
     duplicated = account["duplicated"]
     if duplicated["share"] >= MOST_DUPLICATES:
-        yield f"duplicated: {duplicated['share']:.2%} of all deliveries"
+        yield f"duplicated: {duplicated['share']:.2%} of what was accepted"
     if duplicated["unexplained"]:
         yield f"duplicated without a fault near: {duplicated['unexplained']}"
 
@@ -211,7 +212,9 @@ def overlaps(fault: Fault, start: float, end: float) -> bool:
     return fault.at <= end and fault.until >= start
 
 
-def _count_repeats(repeats: Collection[Repeat], delivered: int) -> dict[str, Any]:
+def _count_repeats(repeats: Collection[Repeat], accepted: int) -> dict[str, Any]:
+    """``share`` is how much of all that receivers accepted was a repeat, apart from what was fed
+    again."""
     causes = Counter(repeat.cause for repeat in repeats)
     fed_again = causes.pop("fed_again", 0)
     rest = len(repeats) - fed_again
@@ -219,7 +222,7 @@ def _count_repeats(repeats: Collection[Repeat], delivered: int) -> dict[str, Any
         "total": len(repeats),
         "fed_again": fed_again,
         "rest": rest,
-        "share": round(rest / max(1, delivered), 6),
+        "share": round(rest / max(1, accepted), 6),
         "unexplained": causes.pop("unexplained", 0),
         "by_cause": dict(sorted(causes.items())),
     }

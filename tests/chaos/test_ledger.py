@@ -158,7 +158,7 @@ def test_repeats_have_a_bound() -> None:
     """Explained or not, too many are too many."""
     fault = Fault(kind="kill_worker", at=1.1, until=1.2, pid=WORKER)
     account = check(ledger(operation(), deliveries=[delivery(), delivery(at=4.0)], faults=[fault]))
-    assert account["wrong"] == ["duplicated: 100.00% of all deliveries"]
+    assert account["wrong"] == ["duplicated: 50.00% of what was accepted"]
     assert account["duplicated"]["by_cause"] == {"kill_worker": 1}
 
 
