@@ -11,7 +11,7 @@ from tests.chaos.plan import LEASE_SECONDS
 
 BUCKET = "/buckets/chaos"
 SPLIT = "split"
-CONCURRENCY = "5"
+CONCURRENCY = "3"
 """So many deliveries of a channel may be noted, but not yet settled, when their worker dies."""
 
 CHANNELS: Mapping[str, Mapping[str, str]] = {
