@@ -123,7 +123,10 @@ class Lane:
         return True
 
     def _take(self, claims: Sequence[Claim], asked_at: float) -> None:
-        self._waiting += self._holdings.take(claims, asked_at)
+        new = self._holdings.take(claims, asked_at)
+        self._waiting += (claim for claim in new if not claim.suspect)
+        # What a dead worker held has waited longest.
+        self._waiting.extendleft(claim for claim in reversed(new) if claim.suspect)
         self._start()
 
     def _free(self) -> int:
@@ -260,15 +263,23 @@ class Lane:
         while not self._stopping.is_set():
             await self._patience.pause(self._lease_seconds / 4)
             is_settled_in = _now() > self._back_at + self._lease_seconds
-            if self._free() > 0 and is_settled_in and not self._is_away:
+            if self._room_for_suspects() > 0 and is_settled_in and not self._is_away:
                 await self._patience.attempt(self._reclaim_once, self._what("reclaiming"))
 
     async def _reclaim_once(self) -> None:
         asked_at = _now()
         claims = await self._queue.reclaim(
-            self.name, self._consumer, self._lease_seconds, self._free()
+            self.name, self._consumer, self._lease_seconds, self._room_for_suspects()
         )
         self._take(claims, asked_at)
+
+    def _room_for_suspects(self) -> int:
+        """Up to half of the slots even where none is free: in a lane that always has work, what
+        dead workers held would wait for ever."""
+        if self._attempter.room <= 0:
+            return 0
+        held = len(self._alone) + sum(claim.suspect for claim in self._waiting)
+        return max(self._free(), max(1, self._slots // 2) - held)
 
     async def _promote(self) -> None:
         while not self._stopping.is_set():

