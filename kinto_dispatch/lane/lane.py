@@ -27,8 +27,10 @@ FETCH_BLOCK_SECONDS = 0.5
 PROMOTE_SECONDS = 0.5
 """How late a delivery that became due may be noticed when another worker scheduled it."""
 
+AHEAD_SECONDS = 0.02
 AHEAD_MOST = 400
-"""How many claims may wait for a slot at most, where deliveries are quick."""
+"""How many claims may wait for a slot: as many as were lately attempted in that time. So slots
+never wait for the server, and where deliveries are slow, none is held back from others."""
 
 PROMOTE_BATCH = 200
 
@@ -68,7 +70,8 @@ class Lane:
         self._waiting: deque[Claim] = deque()
         self._running: dict[str, Run] = {}
         self._alone: dict[str, asyncio.Task[None]] = {}
-        self._attempted = 0
+        self._attempted = self._attempted_then = 0
+        self._asked_at = 0.0
         self._ahead = 0
         self._is_away = False
         self._is_stuck = False
@@ -105,22 +108,27 @@ class Lane:
 
     async def _claim(self) -> None:
         while not self._stopping.is_set():
-            if self._free() <= 0:
+            if self._wanted() <= 0:
                 await self._change()
             else:
                 await self._ask(self._fetch, "claiming")
 
     async def _fetch(self) -> bool:
-        """Claim for the slots that are free, and as many ahead as were attempted during the last
-        claim: with quick deliveries the slots never wait for the server, with slow ones nothing
-        is held back from other workers."""
-        before, asked_at = self._attempted, _now()
+        asked_at = _now()
+        pace = (self._attempted - self._attempted_then) / max(asked_at - self._asked_at, 0.001)
+        self._asked_at, self._attempted_then = asked_at, self._attempted
+        self._ahead = min(AHEAD_MOST, int(pace * AHEAD_SECONDS))
         claims = await self._queue.fetch(
             self.name, self._consumer, self._free() + self._ahead, FETCH_BLOCK_SECONDS
         )
-        self._ahead = min(self._attempted - before, AHEAD_MOST)
         self._take(claims, asked_at)
         return True
+
+    def _wanted(self) -> int:
+        """How many to claim; not a few at a time, as long as enough are there."""
+        free = self._free()
+        wanted = free + self._ahead
+        return wanted if free > 0 or 2 * wanted > self._ahead else 0
 
     def _take(self, claims: Sequence[Claim], asked_at: float) -> None:
         new = self._holdings.take(claims, asked_at)
