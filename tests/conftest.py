@@ -19,7 +19,7 @@ import requests
 from kinto_dispatch.event import Event
 from kinto_dispatch.queue import open_queue
 from kinto_dispatch.queue.embedded import stop_server
-from kinto_dispatch.queue.protocol import DeadLetter, Queue
+from kinto_dispatch.queue.protocol import DeadLetter, LaneStatus, Queue
 from kinto_dispatch.settings import read
 from kinto_dispatch.testing.builders import make_change, make_event
 from kinto_dispatch.testing.kinto import LocalKinto
@@ -64,7 +64,8 @@ class Deployment:
         }
         for name, options in channels.items():
             own = {"plugin": "recorder_channel:RecorderChannel", "path": str(self._ledger(name))}
-            for key, value in (options if "plugin" in options else {**own, **options}).items():
+            records = options.get("plugin", "recorder_channel").startswith("recorder_channel")
+            for key, value in ({**own, **options} if records else options).items():
                 self.settings[f"{BASE}channels.{name}.{key}"] = value
         self.kinto = LocalKinto(self.settings, directory, processes=processes)
         self.ini = self.kinto.ini
@@ -76,6 +77,11 @@ class Deployment:
         worker = LocalWorker(self.ini, *arguments, name=f"worker-{len(self.workers) + 1}")
         self.workers.append(worker)
         return worker
+
+    def burst(self, *arguments: str) -> None:
+        """Run a worker until everything due has been settled."""
+        worker = self.worker("--burst", *arguments).start(wait=False)
+        assert worker.wait(60) == 0, worker.said[-2000:]
 
     def close(self) -> None:
         """End everything, and see that nothing is left."""
@@ -220,10 +226,14 @@ class Deployment:
 
         return self.with_queue(read)
 
-    def is_idle(self, channel: str = "ops") -> bool:
-        """Whether nothing waits, runs or is put off in a channel's lane."""
-        (lane,) = self.with_queue(lambda queue: queue.status([channel]))
-        return not (lane.waiting or lane.in_flight or lane.retry)
+    def status(self) -> Sequence[LaneStatus]:
+        """All lanes in numbers, in the order of the channels."""
+        names = self.settings[f"{BASE}channels"].split()
+        return self.with_queue(lambda queue: queue.status(names))
+
+    def is_idle(self) -> bool:
+        """Whether nothing waits, runs or is put off in any lane."""
+        return not any(lane.waiting or lane.in_flight or lane.retry for lane in self.status())
 
 
 def records(number: int) -> str:

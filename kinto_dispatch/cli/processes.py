@@ -81,5 +81,7 @@ def supervise(
 
 
 def _stop_with_standard_input() -> None:
-    sys.stdin.buffer.read()
+    # Not through sys.stdin: Python aborts at its end where a thread holds the lock of that.
+    while os.read(0, 1024):
+        pass
     os.kill(os.getpid(), signal.SIGTERM)

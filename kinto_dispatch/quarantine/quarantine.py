@@ -26,7 +26,7 @@ through soon; each is a process that shares its memory until it writes to it."""
 START_SECONDS = 30.0
 """How long the keeper may take to start and load the plugins."""
 
-GRACE_SECONDS = 5.0
+GRACE_SECONDS = 3.0
 """How much longer than its deadline an attempt may take before its process is killed."""
 
 IDLE_SECONDS = 30.0

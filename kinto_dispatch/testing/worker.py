@@ -118,7 +118,7 @@ class LocalWorker:
         return [process for process in self._family if process.is_running()]
 
     def __enter__(self) -> Self:
-        return self.start()
+        return self if self._process is not None else self.start()
 
     def __exit__(
         self,

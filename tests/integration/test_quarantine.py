@@ -22,7 +22,7 @@ from kinto_dispatch.testing.waiting import eventually_async
 
 
 PLUGIN = """
-import asyncio, ctypes, os, signal, sys, threading, time
+import asyncio, ctypes, os, re, signal, sys, time
 from pydantic import BaseModel
 from kinto_dispatch import Delivered, Rejected, Retry, hookimpl
 
@@ -156,7 +156,9 @@ async def test_a_death_is_told_with_its_cause(alone: Quarantine, do: str, how: s
     assert (await alone.attempt(suspect("say(None)"), 0.3)).fate == Done()
 
 
-@pytest.mark.parametrize("do", ["spin()", "call(time.sleep, 100)"])
+@pytest.mark.parametrize(
+    "do", ["spin()", "call(time.sleep, 100)", "call(re.match, '(a+)+$', 'a' * 64 + 'b')"]
+)
 async def test_what_does_not_end_is_killed(alone: Quarantine, do: str, tmp_path: Path) -> None:
     """After its deadline; that speaks for no death, so it is no strike."""
     with pytest.raises(Unfinished) as caught:

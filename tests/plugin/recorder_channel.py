@@ -4,7 +4,6 @@ import asyncio
 import ctypes
 import json
 import os
-import re
 import signal
 import time
 
@@ -111,11 +110,6 @@ async def spin():
         pass
 
 
-async def match_for_ever():
-    # Holds the interpreter, so that no other thread runs.
-    re.match("(a+)+$", "a" * 64 + "b")
-
-
 DO = {
     "deliver": deliver,
     "retry": retry,
@@ -126,5 +120,4 @@ DO = {
     "sleep": sleep,
     "swallow": swallow,
     "spin": spin,
-    "match": match_for_ever,
 }
