@@ -8,6 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from kinto_dispatch.attempt import Attempter, Run
@@ -15,7 +16,7 @@ from kinto_dispatch.errors import QueueUnavailable
 from kinto_dispatch.lane.holdings import Holdings
 from kinto_dispatch.patience import Patience
 from kinto_dispatch.plugins import Channel
-from kinto_dispatch.quarantine import Died, Quarantine, Unfinished
+from kinto_dispatch.quarantine import Died, Postponed, Quarantine, Unfinished
 from kinto_dispatch.queue.protocol import Claim, Later, Queue, Settlement
 
 
@@ -186,7 +187,11 @@ class Lane:
     async def _attempt_alone(self, claim: Claim) -> None:
         """What a dead worker held runs in a process of its own: it may be what killed it."""
         try:
-            self._settled(await self._quarantine.attempt(claim, self._timeout_seconds))
+            # This process may stand still while it waits for its turn.
+            sure = partial(self._holdings.is_sure, claim)
+            self._settled(await self._quarantine.attempt(claim, self._timeout_seconds, sure))
+        except Postponed:
+            self._waiting.appendleft(claim)
         except Died as death:
             await self._strike(claim, str(death))
         except Unfinished as unfinished:

@@ -8,7 +8,7 @@ letter of kind ``poison``; the innocent ones are simply delivered.
 
 from __future__ import annotations
 
-from kinto_dispatch.quarantine.quarantine import Died, Quarantine, Unfinished
+from kinto_dispatch.quarantine.quarantine import Died, Postponed, Quarantine, Unfinished
 
 
-__all__ = ["Died", "Quarantine", "Unfinished"]
+__all__ = ["Died", "Postponed", "Quarantine", "Unfinished"]

@@ -9,7 +9,7 @@ import logging
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from multiprocessing import Pipe
 from typing import Any
 
@@ -48,6 +48,10 @@ class Unfinished(Exception):
         super().__init__(reason)
 
 
+class Postponed(Exception):
+    """Raised when an attempt alone has not begun."""
+
+
 class Quarantine:
     """Runs suspects, at most ``AT_ONCE`` at a time, each alone in its process.
 
@@ -64,15 +68,20 @@ class Quarantine:
         self._under_way = 0
         self._idle: asyncio.TimerHandle | None = None
 
-    async def attempt(self, claim: Claim, timeout_seconds: float) -> Settlement:
+    async def attempt(
+        self, claim: Claim, timeout_seconds: float, may_begin: Callable[[], bool] = lambda: True
+    ) -> Settlement:
         """As ``Attempter.attempt``. Raises ``Died`` if the process died, ``Unfinished`` if it had
-        to be killed after its deadline or could not be started."""
+        to be killed after its deadline or could not be started, and ``Postponed`` if it may not
+        begin by the time that there is a place for it."""
         async with self._places:
             self._under_way += 1
             self._stay()
             started = time.monotonic()
             try:
                 keeper = await self._running_keeper()
+                if not may_begin():
+                    raise Postponed
                 started = time.monotonic()
                 end = await keeper.attempt(claim, timeout_seconds + self._grace_seconds)
             except KeeperGone as gone:

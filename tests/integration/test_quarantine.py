@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from kinto_dispatch.plugins import Configuration, configure
-from kinto_dispatch.quarantine import Died, Quarantine, Unfinished, quarantine
+from kinto_dispatch.quarantine import Died, Postponed, Quarantine, Unfinished, quarantine
 from kinto_dispatch.queue.protocol import Claim, Dead, Done, Later
 from kinto_dispatch.testing.builders import make_change, make_event
 from kinto_dispatch.testing.waiting import eventually_async
@@ -113,6 +113,15 @@ def suspect(do: str, size: int = 0, lane: str = "ops") -> Claim:
 
 def pids(tmp_path: Path) -> list[str]:
     return (tmp_path / "pids").read_text().split()
+
+
+async def test_what_was_lost_while_it_waited_does_not_begin(
+    alone: Quarantine, tmp_path: Path
+) -> None:
+    """A worker may stand still until the keeper is ready, and lose its lease meanwhile."""
+    with pytest.raises(Postponed):
+        await alone.attempt(suspect("say(None)"), 0.3, lambda: False)
+    assert not (tmp_path / "pids").exists()
 
 
 @pytest.mark.parametrize(
