@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import os
-import signal
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import rich_click as click
@@ -19,7 +15,6 @@ from kinto_dispatch.cli.printing import note
 
 if TYPE_CHECKING:
     from kinto_dispatch.plugins import Configuration
-    from kinto_dispatch.worker import WorkerOptions
 
 LEAST_STANDSTILL_SECONDS = 30.0
 STANDSTILL_SECONDS = 10.0
@@ -70,14 +65,10 @@ def command(
         note("No channel is async, so there is nothing to deliver: mode = sync needs no worker.")
     options = WorkerOptions(concurrency=concurrency, channels=names, burst=burst)
     if processes == 1:
+        from kinto_dispatch.cli.process import run_and_exit
+
         limit = standstill_seconds or longest_standstill(configuration)
-        # Not asyncio.run, which waits for hooks that were left behind.
-        loop = asyncio.new_event_loop()
-        loop.run_until_complete(run(configuration, options, supervised, limit))
-        # Nor must their threads hold up the exit.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+        run_and_exit(configuration, options, supervised, limit)
     from kinto_dispatch.cli.processes import supervise
 
     sys.exit(supervise(_child_arguments(ini_path()), processes, burst, supervised))
@@ -88,45 +79,6 @@ def longest_standstill(configuration: Configuration) -> float:
     attempt may take."""
     timeouts = [channel.config.timeout_seconds for channel in configuration.async_channels]
     return max(LEAST_STANDSTILL_SECONDS, STANDSTILL_SECONDS + max(timeouts, default=0.0))
-
-
-async def run(
-    configuration: Configuration,
-    options: WorkerOptions,
-    supervised: bool,
-    standstill_seconds: float,
-) -> None:
-    """Run one worker process until a signal comes, or until its supervisor is gone."""
-    from kinto_dispatch.watchdog import Watchdog
-    from kinto_dispatch.worker import Worker
-
-    Watchdog(standstill_seconds).start()
-    worker = Worker(configuration, options)
-    task = asyncio.ensure_future(worker.run())
-    loop = asyncio.get_running_loop()
-    asked_to_stop = False
-
-    def on_signal() -> None:
-        nonlocal asked_to_stop
-        if asked_to_stop:
-            task.cancel()
-        asked_to_stop = True
-        worker.stop()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    if supervised:
-        loop.add_reader(sys.stdin.fileno(), _on_supervisor_gone, loop, worker.stop)
-    try:
-        await task
-    except asyncio.CancelledError:
-        if not asked_to_stop:
-            raise
-
-
-def _on_supervisor_gone(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> None:
-    loop.remove_reader(sys.stdin.fileno())
-    stop()
 
 
 def _child_arguments(path: str) -> list[str]:
