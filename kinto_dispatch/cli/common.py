@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import configparser
 import logging
 import os
@@ -94,6 +93,8 @@ def _has_loggers(ini: str) -> bool:
 def with_queue(configuration: Configuration, work: Callable[[Queue], Awaitable[T]]) -> T:
     """What ``work`` returns, given the configured queue. The embedded server is started if it
     does not run: what it keeps is on its disk. Raises ``QueueUnavailable``."""
+    import asyncio
+
     from kinto_dispatch.queue import open_queue
 
     async def run() -> T:

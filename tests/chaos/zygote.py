@@ -36,6 +36,7 @@ WARM = (
     "pyramid.paster",
     "waitress",
     "kinto_dispatch.cli",
+    "kinto_dispatch.cli.process",
     "kinto_dispatch.cli.worker",
     "kinto_dispatch.listener",
     "kinto_dispatch.outbox.postgres",

