@@ -26,7 +26,7 @@ $(VENV)/installed: pyproject.toml constraints.txt $(PLUGINS:%=%/pyproject.toml)
 demo: install  ## See one write reach four channels, on real servers
 	$(BIN)/kinto-dispatch demo
 
-PYTEST_ARGS ?= -n auto
+PYTEST_ARGS ?= -n auto --dist worksteal
 
 test: install  ## Run the tests on real servers
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
