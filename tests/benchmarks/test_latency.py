@@ -26,7 +26,6 @@ def test_an_idle_worker_delivers_at_once(deploy: Deploy, postgresql_url: str) ->
     deployment = deploy(
         {"ops": {"resources": "record"}}, kinto={"kinto.storage_url": postgresql_url}
     )
-    deployment.kinto.migrate()
     deployment.kinto.start()
     deployment.make_collections()
     deployment.worker().start()
