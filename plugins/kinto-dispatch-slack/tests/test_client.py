@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 import threading
 import time
@@ -14,16 +15,23 @@ import pytest
 
 from kinto_dispatch import Delivered, Outcome, Rejected, Retry
 from kinto_dispatch.testing import LocalHttp, make_channel, make_delivery, make_event
+from kinto_dispatch_slack.client import ADVICE
 
 
 async def send(
-    url: str, timeout_seconds: float = 5.0, token: str | None = None, **options: str
+    url: str,
+    timeout_seconds: float = 5.0,
+    token: str | None = None,
+    template: str | None = None,
+    **options: str,
 ) -> Outcome:
     """The outcome of one attempt in the worker."""
     way = {"webhook_url": f"{url}/services/T0/B0/canary"}
     if token:
         way = {"token": token, "conversation": "C1", "api_url": f"{url}/api"}
-    channel = make_channel("slack", {"allow_networks": "127.0.0.0/8", **way, **options})
+    common = {} if template is None else {"template": template}
+    settings = {"allow_networks": "127.0.0.0/8", **way, **options}
+    channel = make_channel("slack", settings, **common)
     try:
         async with asyncio.timeout(timeout_seconds + 5):
             outcome: Outcome = await channel.call_async(
@@ -44,14 +52,38 @@ async def test_a_message_is_the_channels_subject_and_text(http_sink: LocalHttp) 
     assert json.loads(request.body)["text"] == f"record created\nUser id: {user}"
 
 
+async def test_without_a_template_there_are_blocks(http_sink: LocalHttp) -> None:
+    """With the subject as header; with the API as with a webhook."""
+    await send(http_sink.url)
+    http_sink.answer(200, b'{"ok": true, "ts": "1.2"}')
+    await send(http_sink.url, token="xoxb-1")
+    for request in http_sink.requests:
+        header, section, *_ = json.loads(request.body)["blocks"]
+        assert header["text"]["text"] == "record created"
+        assert 'title: "Hello"' in section["text"]["text"]
+
+
+async def test_a_template_replaces_the_blocks(http_sink: LocalHttp) -> None:
+    """The message is what the operator wrote, escaped."""
+    await send(http_sink.url, template="<!here> {{ change.new.title }} & co")
+    (request,) = http_sink.requests
+    body = json.loads(request.body)
+    assert body["text"] == "record created\n&lt;!here&gt; Hello &amp; co"
+    assert "blocks" not in body
+
+
 @pytest.mark.parametrize(
     ("status", "body", "expected"),
     [
         (400, b"invalid_payload", Rejected("400 invalid_payload")),
         (400, b"user_not_found", Rejected("400 user_not_found")),
         (403, b"action_prohibited", Rejected("403 action_prohibited")),
-        (404, b"no_service", Rejected("404 no_service")),
-        (410, b"channel_is_archived", Rejected("410 channel_is_archived")),
+        (404, b"no_service", Rejected(f"404 no_service: {ADVICE['no_service']}")),
+        (
+            410,
+            b"channel_is_archived",
+            Rejected(f"410 channel_is_archived: {ADVICE['channel_is_archived']}"),
+        ),
         (408, b"", Retry("408")),
         (500, b"rollup_error", Retry("500 rollup_error")),
         (503, b"<h1>\r\n  sorry\n</h1>", Retry("503 <h1> sorry </h1>")),
@@ -92,10 +124,8 @@ async def test_a_bot_shows_its_token_and_says_where(http_sink: LocalHttp) -> Non
 @pytest.mark.parametrize(
     ("status", "body", "expected"),
     [
-        (200, b'{"ok": false, "error": "invalid_auth"}', Rejected("invalid_auth")),
-        (200, b'{"ok": false, "error": "not_in_channel"}', Rejected("not_in_channel")),
-        (200, b'{"ok": false, "error": "fatal_error"}', Retry("fatal_error", 7.0)),
-        (200, b'{"ok": false, "error": "ratelimited"}', Retry("ratelimited", 7.0)),
+        (200, b'{"ok": false, "error": "no_text"}', Rejected("no_text")),
+        (200, b'{"ok": false, "error": "ratelimited_not"}', Rejected("ratelimited_not")),
         (429, b'{"ok": false}', Retry('429 {"ok": false}', 7.0)),
         (500, b"oops", Retry("500 oops", 7.0)),
         (404, b"no such page", Rejected("404 no such page")),
@@ -107,6 +137,33 @@ async def test_a_bot_learns_why(
     """The API says 200 to what it understands, and the error beside it."""
     http_sink.answer(status, body, {"Retry-After": "7"})
     assert await send(http_sink.url, token="xoxb-1") == expected
+
+
+@pytest.mark.parametrize("error", ADVICE)
+async def test_a_bot_is_told_what_to_do(http_sink: LocalHttp, error: str) -> None:
+    """What only a person can change is a dead letter that says how."""
+    http_sink.answer(200, json.dumps({"ok": False, "error": error}).encode())
+    assert await send(http_sink.url, token="xoxb-1") == Rejected(f"{error}: {ADVICE[error]}")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "fatal_error",
+        "internal_error",
+        "message_limit_exceeded",
+        "org_login_required",
+        "rate_limited",
+        "ratelimited",
+        "request_timeout",
+        "service_unavailable",
+        "team_added_to_org",
+    ],
+)
+async def test_what_passes_by_itself_is_tried_again(http_sink: LocalHttp, error: str) -> None:
+    """Also where Slack says 200 to it, and after the time that it asks for."""
+    http_sink.answer(200, json.dumps({"ok": False, "error": error}).encode(), {"Retry-After": "7"})
+    assert await send(http_sink.url, token="xoxb-1") == Retry(error, 7.0)
 
 
 @pytest.mark.parametrize(
@@ -245,3 +302,37 @@ async def test_what_is_no_answer_is_tried_again(answer: bytes) -> None:
         assert isinstance(outcome, Retry), outcome
         assert outcome.reason
         assert "canary" not in outcome.reason
+
+
+# --- secrets -------------------------------------------------------------------------------
+
+CANARY = "c4n4ry7f3e"
+
+
+@pytest.mark.parametrize("token", [None, f"xoxb-{CANARY}"], ids=["webhook", "bot"])
+@pytest.mark.parametrize("refused", [False, True])
+@pytest.mark.parametrize("status", [200, 302, 403, 404, 429, 500])
+async def test_no_secret_leaves_but_to_slack(
+    http_sink: LocalHttp,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    token: str | None,
+    refused: bool,
+    status: int,
+) -> None:
+    """B20: neither the token nor the URL of a webhook is in an outcome, a log or a repr."""
+    caplog.set_level(logging.DEBUG)
+    http_sink.answer(status, b"not_allowed", {"Location": f"http://evil.example/{CANARY}"})
+    url = "http://127.0.0.1:1" if refused else http_sink.url
+    options = {"allow_networks": "127.0.0.0/8", "webhook_url": f"{url}/services/T0/B0/{CANARY}"}
+    if token:
+        options = {"token": token, "conversation": "C1", "api_url": f"{url}/api/"}
+        options["allow_networks"] = "127.0.0.0/8"
+    channel = make_channel("slack", options)
+    outcome = await channel.call_async(make_event(), make_delivery())
+    await channel.close()
+    printed = "".join(capfd.readouterr())
+    seen = [repr(outcome), repr(channel), repr(channel.settings), str(channel.settings)]
+    seen += [repr(vars(channel)), caplog.text, printed]
+    seen += [repr(vars(record)) for record in caplog.records]
+    assert [text for text in seen if CANARY in text] == []

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from kinto_dispatch import Channel, Delivery, EgressGuard, Event, Outcome, hookimpl
+from kinto_dispatch_slack.blocks import blocks
 from kinto_dispatch_slack.client import SlackClient
 from kinto_dispatch_slack.message import payload
 
@@ -36,9 +37,7 @@ class SlackSettings(BaseModel):
     webhook_url: SecretStr | None = Field(None, description="the URL of an incoming webhook")
     token: SecretStr | None = Field(None, description="the token of a bot, xoxb-...")
     conversation: str | None = Field(None, description="the id of a channel, as in C024BE91L")
-    api_url: str = Field(
-        "https://slack.com/api/", description="where the API is, if not at slack.com"
-    )
+    api_url: str = Field("https://slack.com/api/", description="where the API of Slack is")
 
     @field_validator("webhook_url")
     @classmethod
@@ -82,9 +81,11 @@ class SlackChannel:
 
     @hookimpl
     async def on_event_async(self, event: Event, channel: Channel, delivery: Delivery) -> Outcome:
-        """Post the message from the worker."""
-        message = payload(channel.render(event), self._conversation)
-        return await self._client.send(message, delivery.timeout_seconds)
+        """Post the message from the worker: the channel's template, or blocks without one."""
+        message = channel.render(event)
+        shown = () if channel.has_template else blocks(message.subject, event)
+        body = payload(message, shown, self._conversation)
+        return await self._client.send(body, delivery.timeout_seconds)
 
     async def close(self) -> None:
         """Give back the connections."""

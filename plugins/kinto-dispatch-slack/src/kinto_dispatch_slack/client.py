@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -20,17 +21,23 @@ from kinto_dispatch.errors import EgressRefused, RedirectRefused
 LONGEST_ANSWER = 300
 """Characters of an answer that go into an outcome."""
 
-PASSING = frozenset(
-    {
-        "fatal_error",
-        "internal_error",
-        "ratelimited",
-        "request_timeout",
-        "service_unavailable",
-        "team_added_to_org",
-    }
+PASSING = re.compile(
+    r"(?:fatal|internal)_error|message_limit_exceeded|org_login_required|rate_?limited"
+    r"|request_timeout|service_unavailable|team_added_to_org"
 )
 """Errors of the API that pass by themselves."""
+
+_NO_TOKEN = ["account_inactive", "invalid_auth", "not_authed", "token_expired", "token_revoked"]
+ADVICE = {
+    **dict.fromkeys(_NO_TOKEN, "Slack does not know the token (any more); set another one"),
+    "channel_is_archived": "unarchive the conversation, or set another webhook_url",
+    "channel_not_found": "set conversation to an id, as in C024BE91L, of one that the bot sees",
+    "is_archived": "unarchive the conversation, or set another one",
+    "missing_scope": "give the bot the scope chat:write",
+    "no_service": "the webhook was taken away; make another one",
+    "not_in_channel": "invite the bot to the conversation",
+}
+"""What to do about an error, of the API or of a webhook."""
 
 # Slack's library writes URLs with their secrets into a log at the level DEBUG.
 _SILENT = logging.Logger("slack", logging.CRITICAL + 1)  # noqa: LOG001 - nobody shall turn it up
@@ -89,7 +96,13 @@ def judge(answer: WebhookResponse) -> Outcome:
         return Delivered(shown)
     if status in (408, 429) or status >= 500:
         return Retry(shown, retry_after(answer.headers))
-    return Rejected(shown)
+    return Rejected(advise(shown))
+
+
+def advise(error: str) -> str:
+    """What Slack said, with what to do about it where we know."""
+    advice = ADVICE.get(error.rpartition(" ")[2])
+    return f"{error}: {advice}" if advice else error
 
 
 def judge_bot(answer: WebhookResponse) -> Outcome:
@@ -103,7 +116,8 @@ def judge_bot(answer: WebhookResponse) -> Outcome:
         error = str(said["error"])[:LONGEST_ANSWER]
     except (ValueError, TypeError, KeyError, RecursionError):
         return Retry("an answer that is not from Slack; see api_url")
-    return Retry(error, retry_after(answer.headers)) if error in PASSING else Rejected(error)
+    passes = PASSING.fullmatch(error)
+    return Retry(error, retry_after(answer.headers)) if passes else Rejected(advise(error))
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from kinto_dispatch import Message
@@ -14,12 +15,16 @@ LONGEST_TEXT = 40_000
 _CUT_ENTITY = re.compile(r"&[a-z]{0,3}\Z")
 
 
-def payload(message: Message, conversation: str | None = None) -> dict[str, Any]:
+def payload(
+    message: Message, blocks: Sequence[dict[str, Any]] = (), conversation: str | None = None
+) -> dict[str, Any]:
     """Subject and text as plain text: nothing in them can ping anybody, forge a link, be shown
-    in bold or make Slack load a page. A webhook knows its ``conversation``; a bot does not."""
+    in bold or make Slack load a page. ``blocks`` are shown in their place, which then is what
+    notifications say. A webhook knows its ``conversation``; a bot does not."""
     return {
         **({"channel": conversation} if conversation else {}),
-        "text": escape(f"{message.subject}\n{message.text}"),
+        "text": escape(f"{message.subject}\n{message.text}", LONGEST_TEXT),
+        **({"blocks": list(blocks)} if blocks else {}),
         "mrkdwn": False,
         "parse": "none",
         "link_names": False,
@@ -28,9 +33,9 @@ def payload(message: Message, conversation: str | None = None) -> dict[str, Any]
     }
 
 
-def escape(text: str) -> str:
-    """Slack's three control characters as entities, at most as long as Slack takes it."""
+def escape(text: str, longest: int) -> str:
+    """Slack's three control characters as entities; at most ``longest`` characters with these."""
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    if len(escaped) <= LONGEST_TEXT:
+    if len(escaped) <= longest:
         return escaped
-    return _CUT_ENTITY.sub("", escaped[: LONGEST_TEXT - 1]) + "…"
+    return _CUT_ENTITY.sub("", escaped[: longest - 1]) + "…"

@@ -1,0 +1,101 @@
+"""What happened, as the blocks of a message: shown where a channel has no template. Pure.
+
+Everything that a record or a user chose stands in ``plain_text``, where Slack knows no markup.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+from kinto_dispatch import Change, Event
+from kinto_dispatch_slack.message import escape
+
+
+MOST_CHANGES = 10
+"""Slack takes 50 blocks; a change has two."""
+
+LONGEST_HEADER = 150
+LONGEST_SECTION = 3000
+LONGEST_SECTIONS = 6000
+"""Characters of all sections: Slack refuses some 12,000 for a message, its JSON included."""
+
+LONGEST_LINK = 300
+LONGEST_VALUE = 200
+MOST_FIELDS = 50
+
+_UNINTERESTING = frozenset({"id", "last_modified", "deleted"})
+_NAME = re.compile(r"[\w.-]{1,100}")
+_URL = re.compile(r"https?://[\w.:\[\]-]+(?:/[\w.~%:@+/-]*)?", re.ASCII)
+_ILLEGIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What ends a line, turns the direction of writing, or is no character at all."""
+
+
+def blocks(subject: str, event: Event) -> list[dict[str, Any]]:
+    """The ``subject`` as header, each change with its fields and a link, then by whom and when."""
+    shown = event.changes[:MOST_CHANGES]
+    longest = min(LONGEST_SECTION, LONGEST_SECTIONS // max(1, len(shown)))
+    found = [{"type": "header", "text": _plain(subject, LONGEST_HEADER)}] if subject else []
+    for change in shown:
+        text = "\n".join([_brief(change.uri, longest), *_fields(change)])
+        found.append({"type": "section", "text": _plain(text, longest)})
+        if change.new is not None and (url := link(event.root_url, change.uri)):
+            found.append(_context({"type": "mrkdwn", "text": f"<{url}>", "verbatim": True}))
+    return [*found, _context(_plain(_foot(event), LONGEST_SECTION))]
+
+
+def link(root_url: str, uri: str) -> str | None:
+    """The URL of an object; ``None`` if it is long, or nothing that a browser should open. It is
+    shown as it is, without a name that could tell something else."""
+    url = root_url.rstrip("/") + quote(uri, safe="/", errors="replace")
+    return url if len(url) <= LONGEST_LINK and _URL.fullmatch(url) else None
+
+
+def _fields(change: Change) -> Iterator[str]:
+    """A line for each: ``name: value``, or ``name: old → new``; strings in quotes."""
+    names = [name for name in change.changed if name not in _UNINTERESTING]
+    for name in names[:MOST_FIELDS]:
+        sides = (_value(side, name) for side in (change.old, change.new) if side is not None)
+        shown = name if _NAME.fullmatch(name) else _brief(json.dumps(name))
+        yield f"{shown}: {' → '.join(sides)}"
+    if len(names) > MOST_FIELDS:
+        yield f"and {len(names) - MOST_FIELDS} more fields"
+
+
+def _value(fields: dict[str, Any], name: str) -> str:
+    try:
+        shown = json.dumps(fields[name], ensure_ascii=False) if name in fields else "(none)"
+    except RecursionError:
+        shown = "(nested too deeply)"
+    return _brief(shown)
+
+
+def _foot(event: Event) -> str:
+    rest = len(event.changes) - MOST_CHANGES
+    more = f"and {rest} more changes · " if rest > 0 else ""
+    return f"{more}by {_brief(event.user_id or 'anonymous')} · {_time(event.timestamp)}"
+
+
+def _time(timestamp: int) -> str:
+    try:
+        return datetime.fromtimestamp(timestamp / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return str(timestamp)[:LONGEST_VALUE]
+
+
+def _plain(text: str, longest: int) -> dict[str, Any]:
+    return {"type": "plain_text", "text": escape(text, longest) or "–", "emoji": False}
+
+
+def _context(element: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "context", "elements": [element]}
+
+
+def _brief(text: str, longest: int = LONGEST_VALUE) -> str:
+    """One line without tricks."""
+    text = _ILLEGIBLE.sub("\ufffd", text)
+    return text if len(text) <= longest else text[: longest - 1] + "…"
