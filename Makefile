@@ -48,6 +48,7 @@ chaos: install  ## Kill everything for five minutes and compare sets; SECONDS=60
 	$(BIN)/python -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 ci: lint types test demo wheels  ## What CI runs
+	$(MAKE) chaos SECONDS=60
 
 clean:  ## Remove what was made
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -26,10 +26,15 @@ SERVER_FAULTS = (
     "stop_valkey",
     "cut_valkey",
     "power_cut_valkey",
+    "promote_valkey",
     "flush_valkey",
 )
-MEMORY_LOSSES = ("power_cut_valkey", "flush_valkey")
-MOST_DUPLICATES = 0.005
+"""What may make a repeat. That an answer was lost (``reset_valkey``) may not: who asks again is
+told that it has been done."""
+
+MEMORY_LOSSES = ("power_cut_valkey", "promote_valkey", "flush_valkey")
+WORKER_FAULTS = ("kill_worker", "stop_worker")
+MOST_REPEATS = 0.005
 EXAMPLES = 5
 
 
@@ -44,8 +49,9 @@ class Repeat:
     cause: str
 
 
-def check(ledger: Ledger) -> dict[str, Any]:
-    """The account of a run, as plain values for JSON. ``wrong`` lists what must not be."""
+def check(ledger: Ledger, most_repeats: float = MOST_REPEATS) -> dict[str, Any]:
+    """The account of a run, as plain values for JSON. ``wrong`` lists what must not be.
+    ``most_repeats`` is the share of repeats from which on there are too many."""
     committed = committed_operations(ledger)
     arrived, refused = _by_channel(ledger, "delivered"), _by_channel(ledger, "rejected")
     buried = _buried(ledger)
@@ -76,7 +82,7 @@ def check(ledger: Ledger) -> dict[str, Any]:
         "unexpected": len(unexpected),
         "wrongly_dead_lettered": len(wrongly_dead),
         "stored_otherwise": len(astray),
-        "duplicated": _count_repeats(repeats, len(accepted)),
+        "duplicated": _count_repeats(repeats, accepted, in_flight(ledger)),
         "examples": {
             "lost": lost[:EXAMPLES],
             "unexpected": unexpected[:EXAMPLES],
@@ -89,17 +95,20 @@ def check(ledger: Ledger) -> dict[str, Any]:
             ][:EXAMPLES],
         },
     }
-    account["wrong"] = list(_wrong(account))
+    account["wrong"] = list(_wrong(account, most_repeats))
     return account
 
 
-def _wrong(account: Mapping[str, Any]) -> Iterable[str]:
+def _wrong(account: Mapping[str, Any], most_repeats: float) -> Iterable[str]:
     for name in ("lost", "unexpected", "wrongly_dead_lettered", "stored_otherwise"):
         if account[name]:
             yield f"{name}: {account[name]}"
     duplicated = account["duplicated"]
-    if duplicated["share"] >= MOST_DUPLICATES:
+    if duplicated["share"] >= most_repeats:
         yield f"duplicated: {duplicated['share']:.2%} of what was accepted"
+    explained = duplicated["rest"] - duplicated["unexplained"]
+    if explained > duplicated["in_flight"]:
+        yield f"duplicated: {explained}, with {duplicated['in_flight']} in flight"
     if duplicated["unexplained"]:
         yield f"duplicated without a fault near: {duplicated['unexplained']}"
 
@@ -195,7 +204,7 @@ def _hinders(fault: Fault, first: Delivery, again: Delivery, lease_seconds: floa
     it froze the process of the second in the middle of its attempt."""
     if fault.kind in SERVER_FAULTS:
         return overlaps(fault, first.at - lease_seconds, first.at + SETTLE_SECONDS)
-    if fault.kind not in ("kill_worker", "stop_worker"):
+    if fault.kind not in WORKER_FAULTS:
         return False
     if fault.pid in (first.pid, first.parent):
         return overlaps(fault, first.at - lease_seconds, first.at + SETTLE_SECONDS)
@@ -212,9 +221,19 @@ def overlaps(fault: Fault, start: float, end: float) -> bool:
     return fault.at <= end and fault.until >= start
 
 
-def _count_repeats(repeats: Collection[Repeat], accepted: int) -> dict[str, Any]:
+def in_flight(ledger: Ledger) -> int:
+    """How many deliveries can have been noted and not yet settled when something was hit."""
+    kinds = Counter(fault.kind for fault in ledger.faults)
+    of_one = sum(kinds[kind] for kind in WORKER_FAULTS)
+    of_all = sum(kinds[kind] for kind in SERVER_FAULTS)
+    return ledger.slots * (of_one + ledger.workers * of_all)
+
+
+def _count_repeats(
+    repeats: Collection[Repeat], accepted: Sequence[str], in_flight: int
+) -> dict[str, Any]:
     """``share`` is how much of all that receivers accepted was a repeat, apart from what was fed
-    again."""
+    again; ``share_of_deliveries`` counts each delivery once, what was fed again left out."""
     causes = Counter(repeat.cause for repeat in repeats)
     fed_again = causes.pop("fed_again", 0)
     rest = len(repeats) - fed_again
@@ -222,7 +241,9 @@ def _count_repeats(repeats: Collection[Repeat], accepted: int) -> dict[str, Any]
         "total": len(repeats),
         "fed_again": fed_again,
         "rest": rest,
-        "share": round(rest / max(1, accepted), 6),
+        "in_flight": in_flight,
+        "share": round(rest / max(1, len(accepted)), 6),
+        "share_of_deliveries": round(rest / max(1, len(set(accepted))), 6),
         "unexplained": causes.pop("unexplained", 0),
         "by_cause": dict(sorted(causes.items())),
     }

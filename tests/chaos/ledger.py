@@ -62,7 +62,8 @@ class DeadLetter:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
     """Everything that the checker compares. ``present`` is what the storage says of each
-    operation whose fate the client does not know or that decided a record last."""
+    operation whose fate the client does not know or that decided a record last. ``slots`` is how
+    many deliveries one of ``workers`` may have noted and not yet settled."""
 
     operations: Sequence[Operation]
     present: Mapping[str, bool]
@@ -71,6 +72,8 @@ class Ledger:
     faults: Sequence[Fault] = ()
     channels: Collection[str] = ()
     lease_seconds: float = 2.0
+    workers: int = 3
+    slots: int = 12
     torn: int = 0
 
 

@@ -63,12 +63,14 @@ class Nemesis(threading.Thread):
             "stop_web": lambda: self._hold("web"),
             "kill_valkey": self._kill_valkey,
             "stop_valkey": lambda: self._pause("valkey", self._valkey),
-            "cut_valkey": lambda: self._cut("valkey", self._valkey.cut),
+            "cut_valkey": lambda: self._cut("cut_valkey", self._valkey.cut),
+            "reset_valkey": lambda: self._cut("reset_valkey", self._valkey.reset),
             "power_cut_valkey": self._cut_power,
+            "promote_valkey": self._promote_valkey,
             "flush_valkey": self._flush_valkey,
             "kill_postgresql": self._kill_postgresql,
             "stop_postgresql": lambda: self._pause("postgresql", self._postgresql),
-            "cut_postgresql": lambda: self._cut("postgresql", self._postgresql.cut),
+            "cut_postgresql": lambda: self._cut("cut_postgresql", self._postgresql.cut),
         }
 
     # --- processes -----------------------------------------------------------------------
@@ -130,10 +132,10 @@ class Nemesis(threading.Thread):
         server.resume()
         self._note(f"stop_{name}", at)
 
-    def _cut(self, name: str, cut: Callable[[], None]) -> None:
+    def _cut(self, kind: str, cut: Callable[[], None]) -> None:
         at = time.monotonic()
         cut()
-        self._note(f"cut_{name}", at)
+        self._note(kind, at)
 
     def _cut_power(self) -> None:
         at = time.monotonic()
@@ -141,6 +143,10 @@ class Nemesis(threading.Thread):
         time.sleep(self._absence())
         self._valkey.start()
         self._note("power_cut_valkey", at, since=since, lost_bytes=lost_bytes)
+
+    def _promote_valkey(self) -> None:
+        since, at = self._valkey.promote(self._chance)
+        self._note("promote_valkey", at, since=since)
 
     def _flush_valkey(self) -> None:
         at = time.monotonic()

@@ -33,12 +33,13 @@ class Played:
 def report_of(played: Played, directory: Path) -> dict[str, Any]:
     """``passed`` if nothing was wrong, ``valid`` if enough was done to prove anything. The report
     and what it was made from are written to ``directory``."""
-    account = check(played.ledger)
+    account = check(played.ledger, played.plan.most_repeats)
     done = Counter(fault.kind for fault in played.ledger.faults)
     wrong = [*account.pop("wrong"), *_wrong_besides(played)]
     missing = list(_missing(played.plan, account, done))
     report = {
         "seed": played.plan.seed,
+        "seconds_of_faults": played.plan.seconds,
         "passed": not wrong,
         "valid": not missing,
         "wrong": wrong,

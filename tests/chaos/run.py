@@ -17,7 +17,7 @@ from tests.chaos.ledger import Ledger, presence, read_deliveries
 from tests.chaos.nemesis import Nemesis
 from tests.chaos.plan import GROUPS, LEASE_SECONDS, Plan
 from tests.chaos.report import Played, report_of
-from tests.chaos.settings import CHANNELS, DELIVERIES_FILE
+from tests.chaos.settings import CHANNELS, DELIVERIES_FILE, slots
 from tests.chaos.stage import Stage
 from tests.chaos.waiting import look
 
@@ -160,6 +160,8 @@ class Run:
             faults=[fault for nemesis in self._nemeses for fault in nemesis.faults],
             channels=list(CHANNELS),
             lease_seconds=LEASE_SECONDS,
+            workers=self._plan.workers,
+            slots=slots(self._plan.channels),
             torn=torn,
         )
 

@@ -73,6 +73,11 @@ format = %(asctime)s %(process)d %(levelname)s %(name)s %(message)s
 """One line for each attempt would be much for tens of thousands."""
 
 
+def slots(changed: Mapping[str, Mapping[str, str]]) -> int:
+    """How many deliveries of all channels one worker may be in the middle of."""
+    return sum(int(changed.get(name, {}).get("concurrency", CONCURRENCY)) for name in CHANNELS)
+
+
 def write_ini(settings: Mapping[str, str], path: Path) -> None:
     """The settings where Kinto and the worker read them."""
     lines = (f"{name} = {value}" for name, value in settings.items())

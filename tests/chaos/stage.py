@@ -47,7 +47,7 @@ class Stage:
 
     def close(self) -> None:
         """Stop both servers."""
-        self.valkey.stop()
+        self.valkey.close()
         self.postgresql.stop()
 
     def new_run(self, plan: Plan) -> tuple[Path, dict[str, str]]:

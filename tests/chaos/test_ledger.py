@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from tests.chaos.checker import check, find_repeats
 from tests.chaos.client import Operation, _outcome_in_batch
 from tests.chaos.ledger import DeadLetter, Delivery, Fault, Ledger, presence
+from tests.chaos.page import BEGIN, END, put_into, summary
 from tests.chaos.plan import FULL_FAULTS, GROUPS, LEAST_FAULTS, Plan, plan_for, schedule
+from tests.chaos.report import Played, report_of
 from tests.chaos.run import Run
 from tests.chaos.stage import Stage, stage
 
@@ -162,6 +165,18 @@ def test_repeats_have_a_bound() -> None:
     assert account["duplicated"]["by_cause"] == {"kill_worker": 1}
 
 
+def test_no_more_is_repeated_than_was_in_flight() -> None:
+    """A short run is not held to a share, but to what its faults can have interrupted."""
+    fault = Fault(kind="kill_worker", at=1.1, until=1.2, pid=WORKER)
+    operations = [operation(str(number)) for number in range(3)]
+    first = [delivery(one.name) for one in operations]
+    again = [delivery(one.name, at=4.0, pid=OTHER) for one in operations]
+    given: dict[str, Any] = {"deliveries": [*first, *again], "faults": [fault]}
+    assert check(ledger(*operations, slots=3, **given), most_repeats=1.0)["wrong"] == []
+    account = check(ledger(*operations, slots=2, **given), most_repeats=1.0)
+    assert account["wrong"] == ["duplicated: 3, with 2 in flight"]
+
+
 @pytest.mark.parametrize(
     ("fault", "cause"),
     [
@@ -176,6 +191,9 @@ def test_repeats_have_a_bound() -> None:
         (Fault(kind="flush_valkey", at=9.5, until=9.5), "unexplained"),
         (Fault(kind="power_cut_valkey", at=3.0, until=4.0, since=1.5), "fed_again"),
         (Fault(kind="power_cut_valkey", at=7.0, until=8.0, since=5.5), "unexplained"),
+        (Fault(kind="promote_valkey", at=3.0, until=4.0, since=1.5), "fed_again"),
+        (Fault(kind="promote_valkey", at=7.0, until=8.0, since=5.5), "unexplained"),
+        (Fault(kind="reset_valkey", at=0.5, until=1.5), "unexplained"),
     ],
 )
 def test_why_a_delivery_came_again(fault: Fault, cause: str) -> None:
@@ -215,6 +233,48 @@ def test_a_short_run_has_every_fault() -> None:
     """Scaled down, no kind of fault is left out, and a full run has more than it needs."""
     assert all(plan_for(10, seed=1).faults[kind] >= 1 for kind in FULL_FAULTS)
     assert all(FULL_FAULTS[kind] >= least for kind, least in LEAST_FAULTS.items())
+
+
+# --- for people --------------------------------------------------------------------------
+
+
+def report(**over: Any) -> dict[str, Any]:
+    """What a small run without faults said."""
+    plan = Plan(seed=7, faults={}, least_faults={}, least_deliveries=over.pop("least", 0))
+    account = ledger(operation(), deliveries=[delivery(name) for name in over.pop("names", "a")])
+    played = Played(
+        plan=plan,
+        ledger=account,
+        drained=True,
+        control={},
+        exit_codes=[0],
+        unasked=[],
+        seconds={},
+    )
+    return report_of(played, over.pop("directory"))
+
+
+def test_the_summary_says_what_was_wrong_and_with_which_seed(tmp_path: Path) -> None:
+    """Who reads only the last lines of a failed run can play it again."""
+    words = summary(report(directory=tmp_path, names="ab", least=5))
+    assert words.startswith("FAILED, seed 7: 2 deliveries of 1 acknowledged")
+    assert "wrong: unexpected: 1" in words
+    assert "not valid: 2 of 5 deliveries" in words
+
+
+def test_the_figures_of_a_run_go_into_a_page(tmp_path: Path) -> None:
+    """What stands between the marks is replaced, and nothing else."""
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}\nof yesterday\n{END}\nafter\n")
+    put_into(page, report(directory=tmp_path))
+    text = page.read_text()
+    assert text.startswith(f"before\n{BEGIN}\n\nA full run, `make chaos SEED=7`, passed:")
+    assert text.endswith(f"\n\n{END}\nafter\n")
+    assert "| **lost** | **0** | 0 |" in text
+    assert "yesterday" not in text
+    page.write_text("no marks")
+    with pytest.raises(ValueError, match="lacks the lines"):
+        put_into(page, report(directory=tmp_path))
 
 
 # --- real runs ---------------------------------------------------------------------------
