@@ -59,7 +59,8 @@ class Relay:
     every 20 ms, the others each second, and one batch is under way at a time.
 
     ``lanes`` are registered with the queue before anything is fed again, since a new lane begins
-    at the end of the log.
+    at the end of the log. So are those that Kinto has announced, before what it wrote since is
+    appended: its ini may be newer than this worker's.
     """
 
     def __init__(
@@ -163,10 +164,17 @@ class Relay:
             _, self._log_mark = await self._queue.mark()
             if is_behind(self._log_mark, batch.last):
                 return False
+        await self._register(batch.lanes)
         if not await self._queue.append(batch.events, batch.mark, after=self._log_mark):
             return False
         self._log_mark = batch.mark
         return True
+
+    async def _register(self, lanes: Sequence[str]) -> None:
+        """Once for each; the queue remembers them, and appends to no log without them."""
+        if new := [lane for lane in lanes if lane not in self._lanes]:
+            await self._queue.register(new)
+            self._lanes = (*self._lanes, *new)
 
     async def _compare_marks(self) -> int:
         # Before asking the log: what was relayed by now has to be in it.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from importlib.metadata import metadata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pyramid.events import NewRequest
 from pyramid.exceptions import ConfigurationError
+from pyramid.settings import asbool
 
 from kinto_dispatch.errors import DispatchError, OutboxUnavailable
 from kinto_dispatch.listener.dispatcher import Dispatcher
@@ -21,6 +22,9 @@ from kinto_dispatch.settings import DispatchSettings
 from kinto_dispatch.settings.channels import channel_base
 from kinto_dispatch.settings.text import SettingsText
 
+
+if TYPE_CHECKING:
+    from kinto_dispatch.outbox.postgres import PostgresOutbox
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +95,7 @@ def _timeouts(config: Any, configuration: Configuration) -> dict[str, float]:
 def _outbox(config: Any, configuration: Configuration) -> Outbox:
     """The outbox in Kinto's storage, which ``kinto migrate`` makes.
 
-    A missing table stops the start, rather than every write; but not the command that makes it,
+    Missing tables stop the start, rather than every write; but not the command that makes them,
     nor those that write nothing.
     """
     # Only here: without PostgreSQL storage its driver need not be installed.
@@ -99,20 +103,24 @@ def _outbox(config: Any, configuration: Configuration) -> Outbox:
 
     config.add_migration(OutboxMigration())
     client = config.registry.storage.client
+    outbox = PostgresOutbox(client, [channel.name for channel in configuration.async_channels])
     if configuration.async_channels and not _command(config):
-        _check_table(client)
-    return PostgresOutbox(client)
+        _prepare(outbox, client, writes=not asbool(config.get_settings().get("readonly")))
+    return outbox
 
 
-def _check_table(client: Any) -> None:
-    from kinto_dispatch.outbox.postgres import table_exists
+def _prepare(outbox: PostgresOutbox, client: Any, writes: bool) -> None:
+    """Look whether the tables are there, and announce the lanes."""
+    from kinto_dispatch.outbox.postgres import tables_exist
 
+    exists = True
     try:
-        exists = table_exists(client)
+        exists = tables_exist(client)
+        if exists and writes:
+            outbox.announce()
     except OutboxUnavailable as error:
         # Kinto itself starts without its database, and answers 503 until it is there.
-        logger.warning("It could not be checked that the outbox exists: %s", error)
-        return
+        logger.warning("The outbox could not be prepared at the start: %s", error)
     finally:
         # Servers that fork after loading would share the connection among their processes.
         client.session_factory.get_bind().dispose()

@@ -5,6 +5,7 @@ SELECT greatest(
            max(relay_batch) + 1,
            CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)
        ) AS mark,
-       max(relay_batch) AS last
+       max(relay_batch) AS last,
+       ARRAY(SELECT name FROM kinto_dispatch_lane) AS lanes
   FROM kinto_dispatch_outbox
  WHERE relay_batch IS NOT NULL;

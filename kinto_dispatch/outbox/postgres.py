@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import transaction
 from kinto.core.storage.exceptions import BackendError
 from kinto.core.storage.postgresql import PostgreSQLPluginMigration
 from sqlalchemy.exc import SQLAlchemyError
@@ -15,14 +16,16 @@ from kinto_dispatch.outbox.reader import PostgresOutboxReader
 from kinto_dispatch.outbox.statements import statement, unavailable
 
 
-__all__ = ["OutboxMigration", "PostgresOutbox", "PostgresOutboxReader", "table_exists"]
+__all__ = ["OutboxMigration", "PostgresOutbox", "PostgresOutboxReader", "tables_exist"]
 
 # psycopg2 sends bytes as hexadecimal text, and PostgreSQL takes 1 GB of text in one statement;
 # Redis takes 512 MB in one value.
 LARGEST_WRITE_BYTES = 256 * 1024 * 1024
 
 WRITE_EVENTS = statement("write_events")
-FIND_TABLE = statement("find_table")
+ANNOUNCE_LANES = statement("announce_lanes")
+BOUND_TRANSACTION = statement("bound_transaction")
+FIND_TABLES = statement("find_tables")
 
 
 class OutboxMigration(PostgreSQLPluginMigration):  # type: ignore[misc]  # kinto is untyped
@@ -33,8 +36,13 @@ class OutboxMigration(PostgreSQLPluginMigration):  # type: ignore[misc]  # kinto
     schema_version = 2
     migrations_directory = str(Path(__file__).parent / "migrations")
 
+    def get_installed_version(self) -> int:
+        """See Kinto. An outbox without the table of lanes, as it was before the first release, is
+        migrated again."""
+        return super().get_installed_version() if tables_exist(self.client) else 1
 
-def table_exists(storage_client: Any) -> bool:
+
+def tables_exist(storage_client: Any) -> bool:
     """Whether ``kinto migrate`` has made the outbox, in the database of Kinto's storage.
 
     Uses a connection beside the running transaction. Raises ``OutboxUnavailable`` when the
@@ -42,20 +50,39 @@ def table_exists(storage_client: Any) -> bool:
     """
     try:
         with storage_client.session_factory.get_bind().connect() as connection:
-            return bool(connection.execute(FIND_TABLE).scalar())
+            return bool(connection.execute(FIND_TABLES).scalar())
     except SQLAlchemyError as error:
         raise unavailable("looked up", error) from error
 
 
 class PostgresOutbox:
-    """Writes through Kinto's own storage client, hence into the transaction of the request."""
+    """Writes through Kinto's own storage client, hence into the transaction of the request.
 
-    def __init__(self, storage_client: Any) -> None:
+    ``lanes`` are those of the async channels. No event is committed before they are.
+    """
+
+    def __init__(self, storage_client: Any, lanes: Sequence[str] = ()) -> None:
         self._client = storage_client
+        self._lanes = list(lanes)
+        self._is_announced = not lanes
+
+    def announce(self) -> None:
+        """Make the lanes known in a transaction of its own, beside the running one, so that no
+        write has to. Takes at most ten seconds. Raises ``OutboxUnavailable``."""
+        if self._is_announced:
+            return
+        try:
+            with self._client.session_factory.get_bind().begin() as connection:
+                connection.execute(BOUND_TRANSACTION)
+                connection.execute(ANNOUNCE_LANES, {"names": self._lanes})
+        except SQLAlchemyError as error:
+            raise unavailable("told of its lanes", error) from error
+        self._is_announced = True
 
     def write(self, events: Sequence[tuple[str, bytes]]) -> None:
         """Store the events with one INSERT; they commit or roll back with the record.
 
+        Before it goes another one with the lanes, until a transaction with that is committed.
         Raises ``OutboxUnavailable``, also above 256 MiB of events in one transaction.
         """
         if not events:
@@ -72,6 +99,13 @@ class PostgresOutbox:
         }
         try:
             with self._client.connect() as session:
+                if not self._is_announced:
+                    session.execute(ANNOUNCE_LANES, {"names": self._lanes})
+                    transaction.get().addAfterCommitHook(self._on_announced)
                 session.execute(WRITE_EVENTS, values)
         except BackendError as error:
             raise unavailable("written", error.original) from error
+
+    def _on_announced(self, succeeded: bool) -> None:
+        # Where the transaction failed, another may have succeeded meanwhile.
+        self._is_announced = self._is_announced or succeeded

@@ -23,19 +23,24 @@ class OutboxStatus:
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Rows that a reader holds. ``mark`` is theirs once relayed, ``last`` the greatest mark of
-    the rows relayed before and still kept; both ``None`` in an empty batch."""
+    the rows relayed before and still kept; both ``None`` in an empty batch. ``lanes`` are all that
+    were announced by when the rows were committed, and have to be known to the log before it gets
+    them."""
 
     events: Sequence[tuple[str, bytes]] = ()
     mark: str | None = None
     last: str | None = None
+    lanes: Sequence[str] = ()
 
 
 class Outbox(Protocol):
-    """The writer's side, used inside the transaction of a request."""
+    """The writer's side, used inside the transaction of a request. Made for the lanes of the async
+    channels, which every reader that gets an event of this writer gets with it."""
 
     def write(self, events: Sequence[tuple[str, bytes]]) -> None:
         """Store ``(event id, body)`` pairs through the connection of the running transaction, in
-        one statement: they commit or roll back with it. Raises ``OutboxUnavailable``."""
+        one statement: they commit or roll back with it. A second statement announces the lanes,
+        as long as that is not known to be committed. Raises ``OutboxUnavailable``."""
 
 
 class OutboxReader(Protocol):

@@ -78,11 +78,12 @@ class PostgresOutboxReader:
         rows = connection.execute(TAKE_BATCH, {"count": count, "bytes": BATCH_BYTES}).all()
         if not rows:
             return Batch()
-        # After the lock, and in a statement of its own: it has to see the batch before.
-        mark, last = connection.execute(DRAW_MARK).one()
+        # After the lock, and in a statement of its own: it has to see the batch before, and all
+        # lanes that were announced by when the rows were committed.
+        mark, last, lanes = connection.execute(DRAW_MARK).one()
         self._held = (mark, [row.id for row in rows])
         events = [(row.event_id, bytes(row.body)) for row in rows]
-        return Batch(events, str(mark), _text(last))
+        return Batch(events, str(mark), _text(last), tuple(lanes))
 
     def relayed(self) -> None:
         """See ``OutboxReader``."""

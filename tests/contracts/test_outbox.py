@@ -10,13 +10,14 @@ from typing import Any
 import psycopg2
 import pytest
 import transaction
+from sqlalchemy import event
 
 from kinto_dispatch.errors import OutboxUnavailable
 from kinto_dispatch.outbox.postgres import (
     LARGEST_WRITE_BYTES,
     PostgresOutbox,
     PostgresOutboxReader,
-    table_exists,
+    tables_exist,
 )
 from kinto_dispatch.testing.builders import make_change, make_event
 from kinto_dispatch.testing.outbox import open_storage
@@ -171,11 +172,11 @@ def test_a_delete_of_10000_records_is_one_row(
         )
         for number in range(10_000)
     )
-    event = make_event(action="delete", changes=changes)
-    commit(outbox, (event.id, event.encode()))
+    deleted = make_event(action="delete", changes=changes)
+    commit(outbox, (deleted.id, deleted.encode()))
     [(event_id, body)] = relay(reader)
-    assert event_id == event.id
-    assert type(event).decode(body) == event
+    assert event_id == deleted.id
+    assert type(deleted).decode(body) == deleted
 
 
 def test_an_event_beyond_all_bounds_refuses_the_write(outbox: PostgresOutbox) -> None:
@@ -189,7 +190,7 @@ def test_a_missing_table_says_what_to_do(client: Any, reader: PostgresOutboxRead
     """Before ``kinto migrate`` both sides name the command, and nothing of the events."""
     with client.connect(force_commit=True) as session:
         session.execute(_text("DROP TABLE kinto_dispatch_outbox"))
-    assert not table_exists(client)
+    assert not tables_exist(client)
     with pytest.raises(OutboxUnavailable, match="kinto migrate") as caught:
         PostgresOutbox(client).write([("event", b"secret")])
     assert "secret" not in str(caught.value)
@@ -204,14 +205,140 @@ def test_migrating_twice_changes_nothing(
     """``kinto migrate`` may run at every start."""
     commit(outbox, A)
     open_storage(postgresql_url)
-    assert table_exists(client)
+    assert tables_exist(client)
     assert relay(reader) == [A]
 
 
 def test_looking_for_the_table_leaves_the_transaction_alone(client: Any) -> None:
     """The look-up at start neither begins nor ends a transaction."""
-    assert table_exists(client)
+    assert tables_exist(client)
     assert not transaction.get()._resources
+
+
+# --- lanes -------------------------------------------------------------------------------
+
+
+def lanes_of(reader: PostgresOutboxReader) -> set[str]:
+    """The lanes that come with the next batch, which is relayed."""
+    batch = reader.take(100)
+    reader.relayed()
+    return set(batch.lanes)
+
+
+@contextmanager
+def statements(client: Any) -> Iterator[list[str]]:
+    """What is sent to PostgreSQL meanwhile."""
+    sent: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        sent.append(" ".join(statement.split()))
+
+    engine = client.session_factory.get_bind()
+    event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield sent
+    finally:
+        event.remove(engine, "before_cursor_execute", note)
+
+
+def test_a_batch_brings_the_lanes_that_its_writers_know(
+    client: Any, reader: PostgresOutboxReader
+) -> None:
+    """Lanes commit with the first event, whoever wrote it; no lane is ever taken back."""
+    commit(PostgresOutbox(client), A)
+    assert lanes_of(reader) == set()
+    commit(PostgresOutbox(client, ["ops", "mail"]), B)
+    assert lanes_of(reader) == {"ops", "mail"}
+    commit(PostgresOutbox(client, ["ops", "chat"]), C)
+    assert lanes_of(reader) == {"ops", "mail", "chat"}
+
+
+def test_lanes_that_were_rolled_back_are_announced_again(
+    client: Any, reader: PostgresOutboxReader
+) -> None:
+    """No event of a writer is committed before its lanes."""
+    outbox = PostgresOutbox(client, ["ops"])
+    outbox.write([A])
+    transaction.abort()
+    commit(PostgresOutbox(client), B)
+    assert lanes_of(reader) == set()
+    commit(outbox, C)
+    assert lanes_of(reader) == {"ops"}
+
+
+def test_lanes_cost_a_statement_once(client: Any) -> None:
+    """After the first commit a request adds one statement, with any number of channels."""
+    outbox = PostgresOutbox(client, [f"channel-{number}" for number in range(50)])
+    for expected in (2, 1, 1):
+        with statements(client) as sent:
+            commit(outbox, A, B)
+        assert len(sent) == expected
+    assert sent[0].startswith("INSERT INTO kinto_dispatch_outbox")
+
+
+def test_lanes_announced_at_the_start_cost_no_write(
+    client: Any, reader: PostgresOutboxReader
+) -> None:
+    """Announcing leaves the running transaction alone, and does nothing the second time."""
+    outbox = PostgresOutbox(client, ["ops"])
+    outbox.announce()
+    assert not transaction.get()._resources
+    with statements(client) as sent:
+        outbox.announce()
+        commit(outbox, A)
+    assert len(sent) == 1
+    assert lanes_of(reader) == {"ops"}
+
+
+def test_writers_that_announce_at_once_wait_for_each_other(
+    client: Any, reader: PostgresOutboxReader
+) -> None:
+    """Several processes that start together: each gets through, whoever is first."""
+    first, second = (PostgresOutbox(client, names) for names in (["a", "b"], ["b", "a"]))
+    done = threading.Event()
+
+    def request() -> None:
+        commit(second, B)
+        done.set()
+
+    first.write([A])
+    thread = threading.Thread(target=request)
+    thread.start()
+    assert not done.wait(0.2)
+    transaction.commit()
+    thread.join()
+    assert relay(reader) == [A, B]
+
+
+def test_a_database_that_takes_no_writes_is_told_so(client: Any) -> None:
+    """A standby: the error says why, and the lanes are still to be announced."""
+    outbox = PostgresOutbox(client, ["ops"])
+    name = client.session_factory.get_bind().url.database
+    with client.connect(force_commit=True) as session:
+        session.execute(_text(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on'))
+    client.session_factory.get_bind().dispose()
+    with pytest.raises(OutboxUnavailable, match="read-only transaction"):
+        outbox.announce()
+    with client.connect(force_commit=True) as session:
+        session.execute(_text("SET TRANSACTION READ WRITE"))
+        session.execute(_text(f'ALTER DATABASE "{name}" RESET default_transaction_read_only'))
+    client.session_factory.get_bind().dispose()
+    with statements(client) as sent:
+        commit(outbox, A)
+    assert len(sent) == 2
+
+
+def test_an_outbox_from_before_the_lanes_is_migrated(
+    postgresql_url: str, client: Any, outbox: PostgresOutbox, reader: PostgresOutboxReader
+) -> None:
+    """``kinto migrate`` adds what is missing and keeps the events."""
+    commit(outbox, A)
+    with client.connect(force_commit=True) as session:
+        session.execute(_text("DROP TABLE kinto_dispatch_lane"))
+    assert not tables_exist(client)
+    open_storage(postgresql_url)
+    assert tables_exist(client)
+    assert relay(reader) == [A]
 
 
 # --- taking ------------------------------------------------------------------------------
@@ -311,8 +438,8 @@ def test_rows_behind_a_mark_wait_again(
 ) -> None:
     """What the log lost comes again, oldest first, and what it has does not."""
     marks = []
-    for event in (A, B, C):
-        commit(outbox, event)
+    for one in (A, B, C):
+        commit(outbox, one)
         marks.append(reader.take(1).mark)
         reader.relayed()
     last = reader.last_mark()

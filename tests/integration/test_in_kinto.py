@@ -15,13 +15,16 @@ from typing import Any
 
 import pytest
 from pyramid.exceptions import ConfigurationError
+from sqlalchemy import event as sqlalchemy_event
 
 from kinto_dispatch.event import Event
+from kinto_dispatch.plugins import configure
 from kinto_dispatch.queue import open_log, open_queue
 from kinto_dispatch.queue.embedded import stop_server
-from kinto_dispatch.testing.kinto import LocalKinto, make_app
+from kinto_dispatch.testing.kinto import LocalKinto, full_settings, make_app
 from kinto_dispatch.testing.valkey import LocalValkey
 from kinto_dispatch.testing.waiting import eventually
+from kinto_dispatch.worker import Worker, WorkerOptions
 
 
 RECORD = "/buckets/b/collections/c/records/r"
@@ -247,7 +250,7 @@ def test_kinto_starts_without_its_database(
     does."""
     url = f"postgresql://postgres@/nothing?host={tmp_path}"
     make_app({**ini, "kinto.storage_url": url}, migrate=False)
-    assert "could not be checked that the outbox exists" in caplog.text
+    assert "outbox could not be prepared" in caplog.text
 
 
 def test_no_connection_is_left_for_forks_to_share(ini: Settings, postgresql_url: str) -> None:
@@ -351,6 +354,85 @@ def test_what_is_rolled_back_leaves_the_outbox_too(
     paths = ["/buckets/before", "/conflict", "/buckets/after"]
     app.post_json("/batch", {"requests": [{"method": "PUT", "path": path} for path in paths]})
     assert [event.uri for event in outbox(postgresql_url)] == ["/buckets/after"]
+
+
+def test_a_new_channel_gets_all_that_was_written_since_kinto_knows_it(
+    with_outbox: Settings, queue_url: str, plugin: Write
+) -> None:
+    """Kinto is started again with a channel more, while a worker with the old ini goes on: when
+    the new worker starts at last, the channel gets everything from between."""
+    name = plugin("""
+        uris = []
+
+        async def on_event_async(event, channel, delivery):
+            uris.append(event.uri)
+    """)
+    before = {**with_outbox, f"{BASE}queue_url": queue_url}
+    after = {
+        **before,
+        f"{BASE}channels": "ops new",
+        f"{BASE}channels.new.plugin": name,
+    }
+    make_app(before).put("/buckets/before")
+    work(before)
+    app = make_app(after)
+    work(before)
+    for number in range(3):
+        app.put(f"/buckets/b{number}")
+        work(before)
+    work(after)
+    assert sys.modules[name].uris == ["/buckets/b0", "/buckets/b1", "/buckets/b2"]
+
+
+def work(settings: Settings) -> None:
+    """A worker of this ini comes, does what there is to do, and goes."""
+    configuration = configure(full_settings(settings))
+    asyncio.run(Worker(configuration, WorkerOptions(burst=True)).run())
+
+
+def test_a_write_costs_one_statement(with_outbox: Settings, plugin: Write) -> None:
+    """Compared with a Kinto that announces nothing, and for any number of channels."""
+    storage = {"kinto.storage_url": with_outbox["kinto.storage_url"]}
+    name = with_outbox[f"{BASE}channels.ops.plugin"]
+    names = [f"c{number}" for number in range(50)]
+    many = {f"{BASE}channels.{each}.plugin": name for each in names}
+    bare, one, fifty = (
+        _statements_of_a_write(make_app(settings))
+        for settings in (
+            storage,
+            with_outbox,
+            {**with_outbox, f"{BASE}channels": " ".join(["ops", *names]), **many},
+        )
+    )
+    assert [line for line in one if "kinto_dispatch" not in line] == bare
+    assert len(one) == len(bare) + 1
+    assert one == fifty
+
+
+def _statements_of_a_write(app: Any) -> list[str]:
+    """Everything that a request sends to PostgreSQL, savepoints and the like included."""
+    app.put("/buckets/b")
+    app.put("/buckets/b/collections/c")
+    engine = app.app.registry.storage.client.session_factory.get_bind()
+    sent: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        sent.append(" ".join(statement.split()))
+
+    def note_other(connection: Any, *_: Any) -> None:
+        sent.append("a savepoint, a rollback or a commit")
+
+    listened = [(name, note_other) for name in ("savepoint", "rollback", "commit", "begin")]
+    listened.append(("before_cursor_execute", note))
+    for name, listener in listened:
+        sqlalchemy_event.listen(engine, name, listener)
+    try:
+        app.put_json("/buckets/b/collections/c/records/r", {"data": {"a": 1}})
+    finally:
+        for name, listener in listened:
+            sqlalchemy_event.remove(engine, name, listener)
+    app.delete("/buckets/b")
+    return sent
 
 
 def test_an_outbox_that_cannot_be_written_refuses_the_write(

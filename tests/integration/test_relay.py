@@ -300,6 +300,94 @@ async def _is_empty(url: str) -> bool:
         connection.close()
 
 
+# --- lanes that only Kinto knows ---------------------------------------------------------
+
+
+class NewKinto(Writer):
+    """Kinto with a channel in its ini that the worker's ini does not have yet."""
+
+    def __init__(self, client: Any) -> None:
+        super().__init__(client)
+        self._outbox = PostgresOutbox(client, [LANE, "new"])
+        self._numbers = count(100)
+
+
+async def behind(queue: Queue, lane: str) -> list[bytes]:
+    """What a lane still gets, asked by a worker that knows it."""
+    cursor = (await queue.cursors([lane]))[lane]
+    return [entry.body for entry in await queue.read_log(cursor, 100)]
+
+
+async def test_a_channel_that_the_relay_does_not_know_gets_what_is_written(
+    relay: Relay, queue: Queue, writer: Writer, client: Any
+) -> None:
+    """A worker with yesterday's ini relays: today's channel, whose worker comes later, gets what
+    was written since Kinto knows it, and nothing from before."""
+    writer.write()
+    async with running(relay):
+        await arrived(queue, writer)
+        new = NewKinto(client)
+        for _ in range(3):
+            new.write()
+        await arrived(queue, new)
+    assert await behind(queue, "new") == new.committed
+
+
+async def test_a_rolled_back_start_is_not_the_last_word(
+    relay: Relay, queue: Queue, writer: Writer, client: Any
+) -> None:
+    """The first write of the new Kinto fails, others write meanwhile: none of its events is
+    missed."""
+    new = NewKinto(client)
+    new._outbox.write([("lost", b"lost")])
+    transaction.abort()
+    writer.write()
+    async with running(relay):
+        await arrived(queue, writer)
+        new.write()
+        await arrived(queue, new)
+    assert await behind(queue, "new") == new.committed
+
+
+async def test_after_a_flush_such_a_channel_gets_what_is_fed_again(
+    settings: DispatchSettings, queue: Queue, client: Any, valkey: LocalValkey
+) -> None:
+    """Also by a worker that started after the flush, and never saw the channel in its ini."""
+    new = NewKinto(client)
+    for _ in range(2):
+        old_worker = open_queue(settings)
+        relay = open_relay(settings, old_worker, [LANE])
+        assert relay is not None
+        async with running(relay):
+            new.write()
+            await arrived(old_worker, new)
+        await old_worker.close()
+        valkey.flush()
+    last_worker = open_queue(settings)
+    last_relay = open_relay(settings, last_worker, [LANE])
+    assert last_relay is not None
+    async with running(last_relay):
+        await arrived(queue, new)
+    await last_worker.close()
+    assert sorted(await behind(queue, "new")) == sorted(new.committed)
+
+
+async def test_a_channel_that_was_removed_holds_nothing(
+    relay: Relay, queue: Queue, client: Any
+) -> None:
+    """Its name stays known, but its lane stays empty, and the log is forgotten all the same."""
+    new = NewKinto(client)
+    async with running(relay):
+        new.write()
+        await arrived(queue, new)
+    (lane,) = await queue.status(["new"])
+    assert (lane.waiting, lane.in_flight, lane.retry, lane.dead) == (0, 0, 0, 0)
+    end = (await queue.read_log(START_OF_LOG, 100))[-1].id
+    after_all = f"{int(end.partition('-')[0]) + 1}-0"
+    await queue.trim_log(int(after_all.partition("-")[0]), after_all, 10**9)
+    assert await logged(queue) == []
+
+
 # --- a log that forgets ------------------------------------------------------------------
 
 

@@ -16,4 +16,8 @@ CREATE INDEX IF NOT EXISTS kinto_dispatch_outbox_waiting
 CREATE INDEX IF NOT EXISTS kinto_dispatch_outbox_relayed
     ON kinto_dispatch_outbox (relay_batch) WHERE relay_batch IS NOT NULL;
 
+-- The lanes that some Kinto writes events for. A relay makes them known to the log before it appends,
+-- also where its own ini is older. Names are never taken out: a few words for each channel ever.
+CREATE TABLE IF NOT EXISTS kinto_dispatch_lane (name text PRIMARY KEY);
+
 INSERT INTO metadata (name, value) VALUES ('kinto_dispatch_schema_version', '2');

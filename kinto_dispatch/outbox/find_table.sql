@@ -1,1 +1,0 @@
-SELECT to_regclass('kinto_dispatch_outbox') IS NOT NULL;
