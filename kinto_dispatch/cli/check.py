@@ -14,7 +14,12 @@ from kinto_dispatch.cli.common import load_configuration, with_queue
 from kinto_dispatch.cli.exits import BAD_CONFIGURATION, OK, QUEUE_UNREACHABLE, leave
 from kinto_dispatch.cli.options import ini_option, ini_path, json_option
 from kinto_dispatch.cli.printing import emit, printable
-from kinto_dispatch.errors import BadSettings, OutboxUnavailable, QueueUnavailable
+from kinto_dispatch.errors import (
+    BadSettings,
+    OutboxUnavailable,
+    QueueRejected,
+    QueueUnavailable,
+)
 
 
 if TYPE_CHECKING:
@@ -116,6 +121,8 @@ def examine_queue(configuration: Configuration) -> Iterator[Finding]:
     except QueueUnavailable as error:
         embedded = settings.queue_url is None
         yield examine_embedded(settings) if embedded else Finding("queue", "error", str(error))
+    except QueueRejected as error:
+        yield Finding("queue", "error", str(error))
 
 
 async def look(queue: Queue) -> list[Finding]:

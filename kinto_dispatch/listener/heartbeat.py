@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import wait
 from typing import Any
 
-from kinto_dispatch.errors import OutboxUnavailable, QueueUnavailable
+from kinto_dispatch.errors import DispatchError, QueueUnavailable
 from kinto_dispatch.listener.direct import DirectAppender
 from kinto_dispatch.plugins import Channel
 from kinto_dispatch.queue.protocol import Log
@@ -30,7 +30,7 @@ THREADS = 2
 class Heartbeat:
     """Called by Kinto with a request: true if everything that is configured can work.
 
-    False when a channel has failed, when the queue of async channels cannot be reached, when
+    False when a channel has failed, when the queue of async channels cannot be used, when
     events wait for a worker and none was ever seen, and when events were lost and none was
     appended since. Blocks at most ``DEADLINE_SECONDS``. Reasons are logged when they change.
     """
@@ -84,7 +84,7 @@ class Heartbeat:
             waits = any(lane.waiting or lane.oldest_waiting_seconds is not None for lane in lanes)
             if waits or (self._count_outbox is not None and self._count_outbox()):
                 yield "events wait, and no worker was ever seen: run kinto-dispatch worker"
-        except (QueueUnavailable, OutboxUnavailable) as error:
+        except DispatchError as error:  # unavailable, or a queue that rejects what we ask
             yield str(error)
 
     def _summary(self, log: Log) -> Any:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from pyramid.exceptions import ConfigurationError
 from sqlalchemy import event as sqlalchemy_event
 
@@ -21,6 +22,7 @@ from kinto_dispatch.event import Event
 from kinto_dispatch.plugins import configure
 from kinto_dispatch.queue import open_log, open_queue
 from kinto_dispatch.queue.embedded import stop_server
+from kinto_dispatch.queue.keys import LaneKeys
 from kinto_dispatch.testing.kinto import LocalKinto, full_settings, make_app
 from kinto_dispatch.testing.valkey import LocalValkey
 from kinto_dispatch.testing.waiting import eventually
@@ -572,6 +574,21 @@ def test_the_heartbeat_needs_the_queue(
     assert not heartbeat(app)
     assert time.monotonic() - started < 5
     own_valkey.resume()
+    assert heartbeat(app)
+
+
+def test_a_queue_that_rejects_what_it_is_asked_turns_the_heartbeat_red(
+    ini: Settings, queue_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It answers, so waiting does not help; the reason is in the log, and Kinto gets its word."""
+    app = make_app({**ini, f"{BASE}queue_url": queue_url})
+    cursor = LaneKeys(dispatcher(app).configuration.settings.queue_prefix, "ops").cursor
+    server = redis.Redis.from_url(queue_url)
+    server.set(cursor, "nonsense")
+    assert not heartbeat(app)
+    assert "rejected a request: Invalid stream ID" in caplog.text
+    server.delete(cursor)
+    server.close()
     assert heartbeat(app)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socketserver
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -149,6 +151,23 @@ def test_check_finds_an_unreachable_queue(site: Site) -> None:
     assert status == "error"
     assert "127.0.0.1:1" in text
     assert "s3cret" not in text
+
+
+def test_check_finds_a_server_that_rejects_what_it_is_asked(site: Site) -> None:
+    """Something listens there that is no queue server: said as a finding like any other."""
+
+    class Stranger(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            while self.request.recv(65_536):
+                self.request.sendall(b"-ERR what do you want\r\n" * 2)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Stranger) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        site.set_all({f"{BASE}queue_url": f"redis://127.0.0.1:{server.server_address[1]}/0"})
+        status, text = findings(site, code=69)["queue"]
+        server.shutdown()
+    assert status == "error"
+    assert "rejected a request: what do you want" in text
 
 
 def test_check_does_not_start_the_embedded_server(site: Site) -> None:
