@@ -19,7 +19,7 @@ from kinto_dispatch.errors import RenderError
 from kinto_dispatch.event import Change, Event
 from kinto_dispatch.plaintext import plain_text
 from kinto_dispatch.sandbox.language import Template
-from kinto_dispatch.sandbox.values import Fault, Fields
+from kinto_dispatch.sandbox.values import Fault, Fields, Missing
 
 
 DEFAULT_SUBJECT = "{{ resource_name }} {{ action|past }}"
@@ -85,13 +85,13 @@ class Renderer:
         return self._render(event, lenient=False)
 
     def check(self) -> None:
-        """Render a create, an update and a delete, as far as that goes without knowing which
-        fields the records have. Raises ``RenderError``."""
+        """Render a create, an update and a delete, as far as that goes without knowing which of
+        them the channel gets and which fields the records have. Raises ``RenderError``."""
         for event in _samples():
             self._render(event, lenient=True)
 
     def _render(self, event: Event, *, lenient: bool) -> Message:
-        values = _values(event)
+        values = _values(event, lenient)
         subject = _BREAKING.sub(" ", _run("subject", self._subject, values, lenient))
         subject = _sendable(subject.strip()[:LONGEST_SUBJECT].rstrip())
         body = _sendable(_run("template", self._body, values, lenient))
@@ -118,34 +118,41 @@ def _sendable(text: str) -> str:
     return _UNSENDABLE.sub("\ufffd", text)
 
 
-def _values(event: Event) -> dict[str, Any]:
+def _values(event: Event, lenient: bool) -> dict[str, Any]:
     """What a template sees, under ``NAMES``."""
-    changes = [_fields(change) for change in event.changes]
+    changes = [_fields(change, lenient) for change in event.changes]
     values = {name: getattr(event, name) for name in _EVENT_NAMES}
     return {**values, "changes": changes, "change": changes[0] if changes else None}
 
 
-def _fields(change: Change) -> Fields:
+def _fields(change: Change, lenient: bool) -> Fields:
+    # A template for creates may use ``new`` as it likes, though it is none on the sample delete.
+    old, new = (
+        Missing(f"change.{name}") if lenient and value is None else value
+        for name, value in (("old", change.old), ("new", change.new))
+    )
     fields = {
         "uri": change.uri,
         "object_id": change.object_id,
-        "old": change.old,
-        "new": change.new,
+        "old": old,
+        "new": new,
         "changed": list(change.changed),
     }
     return Fields("change", fields)
 
 
 def _samples() -> Iterator[Event]:
-    """One event of each kind, about a record that has only what Kinto gives every record."""
-    record = {"id": "sample", "last_modified": 1_453_459_942_672}
+    """One event of each kind, about a record that has only what Kinto gives every record, and
+    with every id that an event can have."""
+    before = {"id": "sample", "last_modified": 1_453_459_942_671}
+    after = {"id": "sample", "last_modified": 1_453_459_942_672}
     for action, old, new in (
-        ("create", None, record),
-        ("update", record, record),
-        ("delete", record, None),
+        ("create", None, after),
+        ("update", before, after),
+        ("delete", before, None),
     ):
         uri = "/buckets/sample/collections/sample/records/sample"
-        changed = tuple(record) if action != "update" else ()
+        changed = tuple(after) if action != "update" else ()
         yield Event(
             id="00000000-0000-0000-0000-000000000000",
             action=action,
@@ -153,11 +160,11 @@ def _samples() -> Iterator[Event]:
             uri=uri,
             bucket_id="sample",
             collection_id="sample",
-            group_id=None,
+            group_id="sample",
             user_id="account:sample",
             timestamp=1_453_459_942_672,
             root_url="http://localhost:8888/v1",
-            request_id=None,
+            request_id="sample",
             payload={},
             changes=(Change(uri=uri, object_id="sample", old=old, new=new, changed=changed),),
         )

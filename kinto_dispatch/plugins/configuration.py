@@ -108,7 +108,7 @@ def _renderer(
     # One at a time, so that both are told.
     for subject, template in ((config.subject, None), (None, config.template)):
         try:
-            Renderer(subject, template)
+            Renderer(subject, template).check()
         except RenderError as error:
             key = channel_base(config) + error.template
             file = text.get(f"{key}_file")

@@ -90,11 +90,16 @@ def to_json(run: Run, value: Any, indent: int | None = None) -> str:
         raise ValueError("indent is 0 to 8")
     run.budget.weigh(value)
     length, parts = 0, []
-    for part in json.JSONEncoder(indent=indent, ensure_ascii=False).iterencode(value):
+    encoder = json.JSONEncoder(indent=indent, ensure_ascii=False, default=_no_value)
+    for part in encoder.iterencode(value):
         length += len(part)
         _check_length(length)
         parts.append(part)
     return "".join(parts)
+
+
+def _no_value(value: Missing) -> None:
+    """What JSON has for ``loop.previtem`` of the first round, and such."""
 
 
 # Numbers

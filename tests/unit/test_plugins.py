@@ -527,6 +527,8 @@ def test_models_may_hold_models(module: WriteModule) -> None:
         ({"actions": "created"}, "actions", "Did you mean 'create'?"),
         ({"subject": "{{ chnage }}"}, "subject", "Did you mean 'change'?"),
         ({"template": "{{"}, "template", "cannot be rendered"),
+        ({"template": "{{ change.objectid }}"}, "template", "Did you mean 'object_id'?"),
+        ({"template": "{{ 'x' * 300000 }}"}, "template", "text of more than 262,144 characters"),
     ],
 )
 def test_a_mistake_in_an_option_is_told_by_its_name(

@@ -450,6 +450,12 @@ def test_a_bomb_in_a_channel_is_one_failed_message(bounded: Bounded) -> None:
         "{{ changes[3].uri }}",
         "{{ change.new.author.name|upper }} {{ change.old.id }} {{ change.new.id }}",
         "<html><p>{{ change.new.title }}</p>",
+        "{{ change.new|length }} {{ change.old|length }}",
+        "{% for name, value in change.new|items %}{{ name }}={{ value }}{% endfor %}",
+        "{% for name in change.old %}{{ name }}{% endfor %}",
+        "{{ 1 / (change.new.last_modified - change.old.last_modified) }}",
+        "{{ change|tojson }} {{ changes|map(attribute='new')|list|tojson }} {{ change|diff }}",
+        "{{ group_id|upper }} {{ collection_id|length }} {{ request_id ~ '' }}",
     ],
 )
 def test_check_knows_nothing_of_the_records_fields(template: str) -> None:
