@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -63,7 +65,7 @@ class Wire:
         self._timeout_seconds = timeout_seconds
         self._url = ""
         self._is_lost = True
-        self._pool: Any = None
+        self._pool: Pool | None = None
 
     def run(self, *requests: Request) -> list[Any]:
         """The replies. A script that is new to the server runs after the other requests. Raises
@@ -85,25 +87,24 @@ class Wire:
         """Close the connections. Never raises."""
         self._is_lost = True
         if self._pool is not None:
-            with contextlib.suppress(Exception):
-                self._pool.disconnect()
+            self._pool.disconnect()
 
-    def _connected(self) -> Any:
+    def _connected(self) -> Pool:
         # Without a lock, which a fork could leave locked: two threads may both make a pool here,
         # and one of the two is dropped after its first use.
-        if self._is_lost:
+        pool = self._pool
+        if self._is_lost or pool is None:
             url = self._find_url()
-            if url != self._url or self._pool is None:
-                self._pool = _pool(redis.ConnectionPool, url, self._timeout_seconds, None)
+            if url != self._url or pool is None:
+                pool = self._pool = Pool(url, self._timeout_seconds)
                 self._url = url
-            with contextlib.suppress(Exception):
-                self._pool.disconnect(inuse_connections=False)
+            pool.disconnect()
             self._is_lost = False
-        return self._pool
+        return pool
 
-    def _ask(self, pool: Any, commands: Sequence[Command]) -> list[Any]:
+    def _ask(self, pool: Pool, commands: Sequence[Command]) -> list[Any]:
         deadline = time.monotonic() + self._timeout_seconds
-        connection = pool.get_connection()
+        connection = pool.take()
         try:
             packed = [pack_command(command) for command in commands]
             connection.send_packed_command(packed, check_health=False)
@@ -112,7 +113,51 @@ class Wire:
             connection.disconnect()
             raise
         finally:
-            pool.release(connection)
+            pool.give_back(connection)
+
+
+class Pool:
+    """Connections that are idle, the one that was used last on top. A fork begins with none.
+
+    As much of redis-py's own as a write needs, without a lock and without its counters, which take
+    longer than everything else that a call does here.
+    """
+
+    def __init__(self, url: str, timeout_seconds: float) -> None:
+        model = _pool(redis.ConnectionPool, url, timeout_seconds, None)
+        self._kind, self._options = model.connection_class, model.connection_kwargs
+        self._idle: deque[Any] = deque()
+        self._pid = os.getpid()
+
+    def take(self) -> Any:
+        """A connection that is open, or that opens with the first command."""
+        if self._pid != os.getpid():
+            self._idle, self._pid = deque(), os.getpid()
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            return self._kind(**self._options)
+        if connection.is_connected and not _is_quiet(connection):
+            connection.disconnect()
+        return connection
+
+    def give_back(self, connection: Any) -> None:
+        """For the next call."""
+        self._idle.append(connection)
+
+    def disconnect(self) -> None:
+        """Close what is idle. Never raises."""
+        while self._idle:
+            with contextlib.suppress(Exception):
+                self._idle.pop().disconnect()
+
+
+def _is_quiet(connection: Any) -> bool:
+    """Whether nothing came unasked: the server's end, or the reply to a call that was given up."""
+    try:
+        return not connection.can_read()
+    except (redis.RedisError, OSError):
+        return False
 
 
 class AsyncWire:

@@ -9,8 +9,10 @@
 -- Does not free before it writes: where memory is full, it has to fail.
 local window_ms, window_count, count_lanes = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local at = 4 + count_lanes
-for i = 4, at - 1 do
-  if redis.call('HEXISTS', KEYS[4], ARGV[i]) == 0 then return {'unregistered'} end
+if count_lanes > 0 then
+  for _, start in ipairs(redis.call('HMGET', KEYS[4], unpack(ARGV, 4, at - 1))) do
+    if not start then return {'unregistered'} end
+  end
 end
 local bound, expected, mark, last = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
 if bound ~= '' then
