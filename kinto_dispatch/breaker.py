@@ -6,7 +6,9 @@ The breaker of a lane is shared by all of its workers, and is one of three thing
   row. ``FAILURES`` of them over at least ``SPAN_SECONDS`` open the breaker: ten, since a few
   errors in a row come by chance where every third attempt fails (one in 59,000 rows of ten), and
   three seconds, since a destination that is being restarted is back by then, and the deliveries
-  that failed meanwhile are due again in a few seconds anyway.
+  that failed meanwhile are due again in a few seconds anyway. In doubt, when there were as many
+  failures in less time, each worker waits for the rest of it and then attempts one: a destination
+  that refuses at once would otherwise cost thousands of attempts in those three seconds.
 * *open*: nothing is read from the lane, so no attempts are spent, for ``FIRST_REST_SECONDS`` and
   twice as long after each probe that fails, up to ``LONGEST_REST_SECONDS``: nobody should have to
   wait for more than a minute after a repair.
@@ -57,6 +59,11 @@ class Breaker:
     def is_closed(self) -> bool:
         """Whether the lane may be read from."""
         return self.state == "closed"
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Closed still, but only because the failures did not yet last long enough."""
+        return self.is_closed and self.failures >= FAILURES
 
     def encode(self) -> str:
         """As text that begins with the state; empty where there is nothing to remember."""
@@ -126,8 +133,11 @@ def probed(breaker: Breaker, prober: str, now_ms: int) -> Breaker:
 def wait_seconds(breaker: Breaker, now_ms: int) -> float:
     """How long nobody, or nobody else, may probe. No longer than the longest rest, also where the
     server's clock was set back."""
-    left = (breaker.until_ms - now_ms) / 1000
-    return left if 0 < left <= LONGEST_REST_SECONDS else 0.0
+    until_ms, longest = breaker.until_ms, LONGEST_REST_SECONDS
+    if breaker.is_in_doubt:
+        until_ms, longest = round(breaker.since_ms + SPAN_SECONDS * 1000), SPAN_SECONDS
+    left = (until_ms - now_ms) / 1000
+    return left if 0 < left <= longest else 0.0
 
 
 def rest_ms(probes: int, random: Callable[[], float]) -> int:

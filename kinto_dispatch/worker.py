@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
-from kinto_dispatch.lane import PROMOTE_BATCH, Lane
+from kinto_dispatch.lane import Lane
 from kinto_dispatch.patience import Patience
 from kinto_dispatch.plugins import Channel, Configuration
 from kinto_dispatch.quarantine import Quarantine
@@ -165,6 +165,7 @@ class Worker:
             "started_at": self._started_at,
             "channels": self._lane_names(),
             "in_flight": self._in_flight(),
+            "stuck": [lane.name for lane in self._lanes if lane.is_stuck],
         }
 
     async def _keep_house(self, queue: Queue) -> None:
@@ -209,10 +210,13 @@ class Worker:
         first = min((await queue.cursors(names)).values(), key=position)
         if await queue.read_log(first, 1):
             return False
-        if any([(await queue.promote(name, PROMOTE_BATCH))[0] for name in self._lane_names()]):
+        if self._in_flight():
             return False
+        # What is paused, or whose destination does not answer, is for another time.
         lanes = await queue.status(self._lane_names())
-        return not any(lane.waiting or lane.in_flight for lane in lanes if not lane.paused)
+        going = [lane for lane in lanes if not lane.paused and lane.breaker == "closed"]
+        due = [(await queue.promote(lane.channel, 0))[1] == 0 for lane in going if lane.retry]
+        return not any(due) and not any(lane.waiting or lane.in_flight for lane in going)
 
     # --- stop ----------------------------------------------------------------------------
 

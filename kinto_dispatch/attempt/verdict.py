@@ -54,7 +54,7 @@ def judge(result: Any, claim: Claim, channel: Channel) -> tuple[Fate, str, str |
             return _again(claim, channel, "refused", told, after), "retry", told
         case Rejected(reason):
             told = _told(reason, channel)
-            return Dead("refused", told), "rejected", told
+            return Dead("refused", told, answered=True), "rejected", told
         case Poison(reason):
             told = _told(reason, channel)
             return Dead("poison", told), "poison", told
@@ -81,7 +81,8 @@ def _again(
 ) -> Fate:
     config = channel.config
     if retry.exhausted(claim.attempt, config.max_attempts):
-        return Dead(kind, f"{reason} (attempt {claim.attempt} of {config.max_attempts})")
+        told = f"{reason} (attempt {claim.attempt} of {config.max_attempts})"
+        return Dead(kind, told, answered=False)
     delay = retry.next_delay_seconds(claim.attempt, config.retry_delays_seconds, after)
     return Later(delay, claim.attempt + 1)
 

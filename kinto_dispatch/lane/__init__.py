@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kinto_dispatch.lane.lane import PROMOTE_BATCH, Lane
+from kinto_dispatch.lane.lane import Lane
 
 
-__all__ = ["PROMOTE_BATCH", "Lane"]
+__all__ = ["Lane"]

@@ -35,6 +35,9 @@ class Holdings:
     def __len__(self) -> int:
         return len(self._claims)
 
+    def __contains__(self, claim_id: str) -> bool:
+        return claim_id in self._claims
+
     @property
     def has_unsettled(self) -> bool:
         """Whether attempts have ended that the queue does not know of yet."""
@@ -59,6 +62,11 @@ class Holdings:
             self._asked_at[claim.id] = asked_at
             self._lost.discard(claim.id)
         return new
+
+    def amend(self, claim: Claim) -> None:
+        """Hold this claim as it is now known."""
+        if claim.id in self._claims:
+            self._claims[claim.id] = claim
 
     async def renew(self) -> Sequence[Claim]:
         """Prolong all leases; the claims that turned out to be lost to somebody else."""
@@ -87,8 +95,8 @@ class Holdings:
         """Keep a settlement for ``settle``."""
         self._unsettled.append(settlement)
 
-    async def settle(self) -> int:
-        """Settle what was added first, at most ``SETTLE_BATCH``; how many."""
+    async def settle(self) -> Sequence[Settlement]:
+        """Settle what was added first, at most ``SETTLE_BATCH``; those of them that counted."""
         batch = [
             replace(settlement, claim=self._claims.get(settlement.claim.id, settlement.claim))
             for settlement in itertools.islice(self._unsettled, SETTLE_BATCH)
@@ -100,7 +108,7 @@ class Holdings:
             if not counts:
                 key = settlement.claim.key
                 logger.warning("delivery.stale key=%s: settled elsewhere meanwhile", key)
-        return len(batch)
+        return list(itertools.compress(batch, counted))
 
     async def give_back(self, claims: Sequence[Claim]) -> None:
         """Let others have these, unattempted."""

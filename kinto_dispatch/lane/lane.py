@@ -7,17 +7,20 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
 from kinto_dispatch.attempt import Attempter, Run
 from kinto_dispatch.errors import QueueUnavailable
+from kinto_dispatch.lane.alone import Alone
+from kinto_dispatch.lane.destination import Destination
 from kinto_dispatch.lane.holdings import Holdings
+from kinto_dispatch.lane.pace import Pace
+from kinto_dispatch.lane.promoter import Promoter
 from kinto_dispatch.patience import Patience
 from kinto_dispatch.plugins import Channel
-from kinto_dispatch.quarantine import Died, Postponed, Quarantine, Unfinished
-from kinto_dispatch.queue.protocol import Claim, Later, Queue, Settlement
+from kinto_dispatch.quarantine import Quarantine
+from kinto_dispatch.queue.protocol import Claim, Queue, Settlement
 
 
 logger = logging.getLogger(__name__)
@@ -25,15 +28,12 @@ logger = logging.getLogger(__name__)
 FETCH_BLOCK_SECONDS = 0.5
 """How long an idle lane waits in one call for work: the longest an idle worker takes to stop."""
 
-PROMOTE_SECONDS = 0.5
-"""How late a delivery that became due may be noticed when another worker scheduled it."""
+LOOK_SECONDS = 0.5
+"""How late a lane may notice that another worker found its destination to answer again."""
 
-AHEAD_SECONDS = 0.02
-AHEAD_MOST = 400
-"""How many claims may wait for a slot: as many as were lately attempted in that time. So slots
-never wait for the server, and where deliveries are slow, none is held back from others."""
-
-PROMOTE_BATCH = 200
+STUCK_SLOTS = 8
+"""How many run at a time, each in a process of its own, while all threads hang. Fewer than the
+quarantine has places, which are for the suspects of other channels too."""
 
 T = TypeVar("T")
 
@@ -57,10 +57,6 @@ class Lane:
         concurrency: int | None = None,
     ) -> None:
         self.name = channel.name
-        self._queue = queue
-        self._consumer = consumer
-        self._quarantine = quarantine
-        self._timeout_seconds = channel.config.timeout_seconds
         self._lease_seconds = lease_seconds
         self._stopping = stopping
         self._patience = Patience(stopping)
@@ -68,12 +64,20 @@ class Lane:
         self._slots = concurrency or channel.config.concurrency
         self._attempter = Attempter(channel, self._slots)
         self._holdings = Holdings(channel.name, queue, lease_seconds)
+        seconds, limit = channel.config.timeout_seconds, channel.config.rate_limit
+        self._solitude = Alone(
+            quarantine, self._attempter, queue, self._holdings, seconds, self._drain_patience
+        )
+        self._destination = Destination(channel.name, queue, consumer)
+        self._pace = Pace(self._slots, limit)
+        self._promoter = Promoter(channel.name, queue, self._destination, self._pace)
+        self._fetch_some = partial(queue.fetch, channel.name, consumer, limit=limit)
+        self._reclaim_some = partial(
+            queue.reclaim, channel.name, consumer, lease_seconds, limit=limit
+        )
         self._waiting: deque[Claim] = deque()
         self._running: dict[str, Run] = {}
         self._alone: dict[str, asyncio.Task[None]] = {}
-        self._attempted = self._attempted_then = 0
-        self._asked_at = 0.0
-        self._ahead = 0
         self._is_away = False
         self._is_stuck = False
         self._back_at = float("-inf")
@@ -85,13 +89,19 @@ class Lane:
         """How many claims are held: waiting for a slot, running, or not yet settled."""
         return len(self._holdings)
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether so many threads hang that not every slot has one."""
+        return self._attempter.room + len(self._running) < self._slots
+
     async def run(self) -> None:
         """Work until ``stopping`` is set, then finish what runs. Cancelling it gives up on what
         still runs; call ``release`` afterwards."""
         try:
             async with asyncio.TaskGroup() as group:
                 self._group = group
-                steps = (self._settle, self._renew, self._reclaim, self._promote, self._notice)
+                promote = partial(self._promoter.run, self._stopping, self._patience)
+                steps = (self._settle, self._renew, self._reclaim, promote, self._notice)
                 tasks = [group.create_task(step()) for step in steps]
                 await self._claim()
                 await self._drain()
@@ -108,28 +118,67 @@ class Lane:
     # --- claim ---------------------------------------------------------------------------
 
     async def _claim(self) -> None:
+        await self._ask(self._look, "claiming")
         while not self._stopping.is_set():
-            if self._wanted() <= 0:
+            if not self._destination.is_trusted:
+                await self._ask(self._hold_back, "probing")
+            elif self._wanted() <= 0:
                 await self._change()
             else:
                 await self._ask(self._fetch, "claiming")
 
+    async def _look(self) -> bool:
+        await self._destination.look()
+        return True
+
     async def _fetch(self) -> bool:
         asked_at = _now()
-        pace = (self._attempted - self._attempted_then) / max(asked_at - self._asked_at, 0.001)
-        self._asked_at, self._attempted_then = asked_at, self._attempted
-        self._ahead = min(AHEAD_MOST, int(pace * AHEAD_SECONDS))
-        claims = await self._queue.fetch(
-            self.name, self._consumer, self._free() + self._ahead, FETCH_BLOCK_SECONDS
-        )
+        self._pace.measure(asked_at)
+        claims = await self._fetch_some(self._free() + self._pace.ahead, FETCH_BLOCK_SECONDS)
         self._take(claims, asked_at)
-        return True
+        # Where nothing comes, the breaker may be why.
+        return bool(claims) or await self._look()
 
     def _wanted(self) -> int:
         """How many to claim; not a few at a time, as long as enough are there."""
-        free = self._free()
-        wanted = free + self._ahead
-        return wanted if free > 0 or 2 * wanted > self._ahead else 0
+        free, ahead = self._free(), self._pace.ahead
+        return free + ahead if free > 0 or 2 * (free + ahead) > ahead else 0
+
+    # --- probe ---------------------------------------------------------------------------
+
+    async def _hold_back(self) -> bool:
+        """While the destination does not answer: keep nothing, and probe when it is time."""
+        await self._give_back_waiting()
+        wait = await self._destination.ask_to_probe()
+        if self._destination.probe in self._holdings or self._busy() >= self._slots:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._change(), LOOK_SECONDS)
+        elif wait > 0:
+            await self._patience.pause(min(wait, LOOK_SECONDS))
+        elif not self._destination.is_trusted:
+            await self._probe()
+        return True
+
+    async def _give_back_waiting(self) -> None:
+        """What was claimed and did not begin is for later, with the attempts that it has."""
+        claims, self._waiting = self._waiting, deque()
+        self._waiting += (one for one in claims if self._destination.may_attempt(one))
+        unwanted = [one for one in claims if not self._destination.may_attempt(one)]
+        try:
+            await self._holdings.give_back(unwanted)
+        except QueueUnavailable:
+            self._waiting += unwanted
+            raise
+
+    async def _probe(self) -> None:
+        """Attempt one: a new one, or one that a dead worker held."""
+        probe, asked_at = self._destination.needs_permission, _now()
+        claims = await self._fetch_some(1, FETCH_BLOCK_SECONDS, probe=probe)
+        if not claims and self._may_reclaim():
+            asked_at = _now()
+            claims = await self._reclaim_some(1, probe=probe)
+        self._destination.takes(claims)
+        self._take(claims, asked_at)
 
     def _take(self, claims: Sequence[Claim], asked_at: float) -> None:
         new = self._holdings.take(claims, asked_at)
@@ -140,7 +189,10 @@ class Lane:
 
     def _free(self) -> int:
         """How many more claims could be attempted at once."""
-        return min(self._slots - self._busy(), self._attempter.room) - len(self._waiting)
+        return self._open_slots() - self._busy() - len(self._waiting)
+
+    def _open_slots(self) -> int:
+        return min(self._slots, STUCK_SLOTS) if self.is_stuck else self._slots
 
     def _busy(self) -> int:
         return len(self._running) + len(self._alone)
@@ -162,6 +214,8 @@ class Lane:
             await self._holdings.give_back(unstarted)
         while self._running or self._alone or self._holdings.has_unsettled:
             await self._change()
+        with contextlib.suppress(QueueUnavailable):
+            await self._destination.leave()
 
     # --- attempt -------------------------------------------------------------------------
 
@@ -170,35 +224,30 @@ class Lane:
         if self._stopping.is_set():
             return
         while self._waiting and self._holdings.is_sure(self._waiting[0]):
-            if self._busy() >= self._slots or self._attempter.room <= 0:
+            if self._busy() >= self._open_slots():
+                return
+            if not self._destination.may_attempt(self._waiting[0]):
                 return
             claim = self._waiting.popleft()
-            if claim.suspect:
+            if claim.suspect or self._attempter.room <= 0:
                 self._alone[claim.id] = self._group.create_task(self._attempt_alone(claim))
             else:
                 self._running[claim.id] = self._attempter.start(claim, self._ended)
 
     def _ended(self, settlement: Settlement) -> None:
         del self._running[settlement.claim.id]
-        self._attempted += 1
         self._settled(settlement)
         self._start()
 
     async def _attempt_alone(self, claim: Claim) -> None:
-        """What a dead worker held runs in a process of its own: it may be what killed it."""
+        """What a dead worker held runs in a process of its own: it may be what killed it. So does
+        whatever finds no thread, since the hooks of all hang: there it can be ended."""
         try:
-            # This process may stand still while it waits for its turn.
-            sure = partial(self._holdings.is_sure, claim)
-            self._settled(await self._quarantine.attempt(claim, self._timeout_seconds, sure))
-        except Postponed:
-            self._waiting.appendleft(claim)
-        except Died as death:
-            await self._strike(claim, str(death))
-        except Unfinished as unfinished:
-            settlement = self._attempter.give_up(claim, str(unfinished), unfinished.took_seconds)
-            if isinstance(settlement.fate, Later):
-                settlement = replace(settlement, fate=replace(settlement.fate, suspect=True))
-            self._settled(settlement)
+            end = await self._solitude.attempt(claim)
+            if isinstance(end, Claim):
+                self._waiting.append(end)
+            elif end is not None:
+                self._settled(end)
         finally:
             # It may have been lost meanwhile, and even claimed and begun anew.
             if self._alone.get(claim.id) is asyncio.current_task():
@@ -206,19 +255,10 @@ class Lane:
         self._changed.set()
         self._start()
 
-    async def _strike(self, claim: Claim, reason: str) -> None:
-        """A death while alone. The second makes it a dead letter, the first gives it a chance."""
-        before = await self._drain_patience.attempt(
-            lambda: self._queue.strike(self.name, claim), f"striking in lane {self.name!r}"
-        )
-        if before:
-            self._settled(self._attempter.condemn(claim, reason))
-        else:
-            self._waiting.append(claim)
-
     # --- settle --------------------------------------------------------------------------
 
     def _settled(self, settlement: Settlement) -> None:
+        self._pace.count()
         self._holdings.add(settlement)
         self._to_settle.set()
         self._changed.set()
@@ -227,9 +267,16 @@ class Lane:
         while True:
             await self._to_settle.wait()
             self._to_settle.clear()
-            while self._holdings.has_unsettled:
-                await self._ask(self._holdings.settle, "settling", self._drain_patience)
+            while self._holdings.has_unsettled or self._destination.has_news:
+                await self._ask(self._settle_some, "settling", self._drain_patience)
                 self._changed.set()
+
+    async def _settle_some(self) -> bool:
+        if self._holdings.has_unsettled:
+            self._destination.learn(await self._holdings.settle())
+        await self._destination.share()
+        self._start()
+        return True
 
     # --- keep alive ----------------------------------------------------------------------
 
@@ -259,15 +306,18 @@ class Lane:
             self._alone.pop(claim.id).cancel()
 
     def _look_at_threads(self) -> None:
-        """Hooks that were left behind may have ended; where none does, somebody should know."""
-        is_stuck = self._attempter.room <= 0 and not self._running
-        if is_stuck and not self._is_stuck:
+        """Hooks that were left behind may have ended; where too few do, somebody should know."""
+        if self.is_stuck and not self._is_stuck:
             logger.error(
-                "lane.stuck channel=%s: every thread hangs in its hook, so its deliveries wait "
-                "for another worker. Restart this one; give what the hook calls a time-out.",
+                "lane.stuck channel=%s: its threads hang in their hooks. Until some return, what "
+                "finds no thread runs in a process of its own, %d at a time, and is killed at its "
+                "deadline. Give what the hook calls a time-out.",
                 self.name,
+                min(self._slots, STUCK_SLOTS),
             )
-        self._is_stuck = is_stuck
+        elif self._is_stuck and not self.is_stuck:
+            logger.warning("lane.unstuck channel=%s: enough of its threads are free", self.name)
+        self._is_stuck = self.is_stuck
         self._changed.set()
 
     async def _reclaim(self) -> None:
@@ -275,35 +325,23 @@ class Lane:
         had a whole lease to renew theirs."""
         while not self._stopping.is_set():
             await self._patience.pause(self._lease_seconds / 4)
-            is_settled_in = _now() > self._back_at + self._lease_seconds
-            if self._room_for_suspects() > 0 and is_settled_in and not self._is_away:
+            is_trusted = self._destination.is_trusted
+            if is_trusted and self._room_for_suspects() > 0 and self._may_reclaim():
                 await self._patience.attempt(self._reclaim_once, self._what("reclaiming"))
+
+    def _may_reclaim(self) -> bool:
+        is_settled_in = _now() > self._back_at + self._lease_seconds
+        return is_settled_in and not self._is_away
 
     async def _reclaim_once(self) -> None:
         asked_at = _now()
-        claims = await self._queue.reclaim(
-            self.name, self._consumer, self._lease_seconds, self._room_for_suspects()
-        )
-        self._take(claims, asked_at)
+        self._take(await self._reclaim_some(self._room_for_suspects()), asked_at)
 
     def _room_for_suspects(self) -> int:
         """Up to half of the slots even where none is free: in a lane that always has work, what
         dead workers held would wait for ever."""
-        if self._attempter.room <= 0:
-            return 0
         held = len(self._alone) + sum(claim.suspect for claim in self._waiting)
         return max(self._free(), max(1, self._slots // 2) - held)
-
-    async def _promote(self) -> None:
-        while not self._stopping.is_set():
-            moved = await self._patience.attempt(self._promote_once, self._what("retrying"))
-            await self._patience.pause(PROMOTE_SECONDS if moved is None else moved)
-
-    async def _promote_once(self) -> float:
-        moved, next_due = await self._queue.promote(self.name, PROMOTE_BATCH)
-        if moved == PROMOTE_BATCH:
-            return 0.0
-        return min(PROMOTE_SECONDS, PROMOTE_SECONDS if next_due is None else next_due)
 
     # --- the queue's absence -------------------------------------------------------------
 

@@ -206,6 +206,11 @@ def release(keys: LaneKeys, claims: Sequence[Claim]) -> Evaluation:
     return Evaluation(script("release"), (keys.stream, keys.strikes), (GROUP, _pack(fences)))
 
 
+def strike(keys: LaneKeys, claim: Claim) -> Evaluation:
+    fence = (GROUP, claim.id, claim.consumer, claim.token)
+    return Evaluation(script("strike"), (keys.stream, keys.strikes), (*fence, claim.strikes))
+
+
 def promote(keys: LaneKeys, count: int, upto: int | None = None, at_least: int = 0) -> Evaluation:
     most = -1 if upto is None else upto
     arguments = (GROUP, count, most, at_least)

@@ -190,8 +190,8 @@ class LanesPart(Connected):
 
     async def strike(self, lane: str, claim: Claim) -> int:
         """As ``Queue.strike``."""
-        strikes: int = await self._ask(("HINCRBY", self._keys(lane).strikes, claim.id, 1))
-        return strikes - 1
+        strikes: int = await self._ask(commands.strike(self._keys(lane), claim))
+        return strikes
 
     # --- breaker -------------------------------------------------------------------------
 

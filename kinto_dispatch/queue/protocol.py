@@ -175,7 +175,7 @@ class Log(Protocol):
 
 class Queue(Protocol):
     """The worker's side. Every method may raise ``QueueUnavailable`` and has no effect then,
-    or an effect that a second call finds done; only ``enqueue`` and ``strike`` would do it again.
+    or an effect that a second call finds done; only ``enqueue`` would do it again.
 
     ``QueueRejected`` is raised where the server does not understand us: a bug, and no reason to
     wait.
@@ -281,7 +281,8 @@ class Queue(Protocol):
         """
 
     async def strike(self, lane: str, claim: Claim) -> int:
-        """Note that a suspect now runs alone; returns how often it had already done so."""
+        """Note that a process died that ran this alone, once more than ``claim.strikes``; returns
+        how many did by now. 0 where somebody else holds it: then it is not noted."""
 
     async def breaker(self, lane: str) -> tuple[str, int]:
         """The lane's breaker as text, see ``breaker.py``, and the server's clock in ms."""

@@ -473,19 +473,20 @@ async def test_a_thread_that_ends_after_the_loop_disturbs_nobody(channel: MakeCh
     [
         (None, 1, Done()),
         (Delivered("x"), 1, Done()),
-        (Retry("busy"), 2, Dead("refused", "busy (attempt 2 of 2)")),
-        (Rejected("no"), 1, Dead("refused", "no")),
-        (Rejected("no"), 2, Dead("refused", "no")),
-        (Broken("raised"), 2, Dead("failed", "raised (attempt 2 of 2)")),
+        (Retry("busy"), 2, Dead("refused", "busy (attempt 2 of 2)", answered=False)),
+        (Rejected("no"), 1, Dead("refused", "no", answered=True)),
+        (Rejected("no"), 2, Dead("refused", "no", answered=True)),
+        (Broken("raised"), 2, Dead("failed", "raised (attempt 2 of 2)", answered=False)),
         (Broken("raised", final=True), 1, Dead("failed", "raised")),
         (Poison("died"), 1, Dead("poison", "died")),
-        (Broken("raised"), 10**15, Dead("failed", f"raised (attempt {10**15} of 2)")),
+        (Broken("raised"), 10**15, Dead("failed", f"raised (attempt {10**15} of 2)", False)),
     ],
 )
 def test_what_ends_a_delivery(
     channel: MakeChannel, result: Any, attempt_number: int, expected: Fate
 ) -> None:
-    """Delivered, refused, broken for good, poison, or out of attempts: each with its kind."""
+    """Refused, broken for good, poison, or out of attempts: each with its kind, and with whether
+    the destination answered, which is not asked where it had no part in it."""
     fate, _, _ = judge(result, make_claim(attempt=attempt_number), channel("pass", max_attempts=2))
     assert fate == expected
 

@@ -431,11 +431,11 @@ async def test_strikes_stay_with_a_delivery(
     await idle(claim, 0.05)
     (suspect,) = await queue.reclaim("ops", "b", 0.05, 1)
     assert suspect.strikes == 0
-    assert await queue.strike("ops", suspect) == 0
+    assert await queue.strike("ops", suspect) == 1
     await idle(suspect, 0.05)
     (suspect,) = await queue.reclaim("ops", "c", 0.05, 1)
     assert (suspect.suspect, suspect.strikes) == (True, 1)
-    assert await queue.strike("ops", suspect) == 1
+    assert await queue.strike("ops", suspect) == 2
     await queue.release("ops", [suspect])
     (again,) = await queue.fetch("ops", "d", 1, 0)
     assert (again.suspect, again.strikes, again.attempt) == (True, 2, 1)
