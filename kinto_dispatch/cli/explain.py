@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +17,11 @@ from kinto_dispatch.cli.options import ini_option, json_option
 from kinto_dispatch.cli.pages import event_row
 from kinto_dispatch.cli.printing import emit, nothing_matched, printable
 from kinto_dispatch.cli.times import TIME
+from kinto_dispatch.errors import RouteError
 
 
 if TYPE_CHECKING:
-    from kinto_dispatch.event import Event
+    from kinto_dispatch.event import Change, Event
     from kinto_dispatch.plugins import Channel, Configuration
     from kinto_dispatch.queue.protocol import Queue
     from kinto_dispatch.route import ClauseResult
@@ -117,26 +118,27 @@ def explain(found: Found, channels: Sequence[tuple[Channel, Sequence[Fate]]]) ->
 
 
 def channel_row(channel: Channel, event: Event, fates: Sequence[Fate]) -> dict[str, Any]:
-    """One channel: which changes it wants, what each clause says, and what was delivered."""
-    results = channel.route.explain(event)
+    """One channel: which changes it wants, what each clause says, and what was delivered.
+    ``error`` is the reason why its route cannot judge the event."""
+    changes, error = wanted(channel, event)
     return {
         "channel": channel.name,
         "mode": channel.mode,
         "status": channel.status,
-        "wanted": [change.uri for change in wanted(event, results)],
-        "clauses": [clause_row(result) for result in results],
+        "wanted": [change.uri for change in changes],
+        "error": error,
+        "clauses": [clause_row(result) for result in channel.route.explain(event)],
         "deliveries": [fate_row(fate) for fate in fates],
     }
 
 
-def wanted(event: Event, results: Sequence[ClauseResult]) -> Iterator[Any]:
-    """The changes that no clause is against. A clause that cannot be judged is against all."""
-    if any(result.error for result in results):
-        return
-    against = [result.change for result in results if not result.matched]
-    for change in event.changes:
-        if not any(one is None or one is change for one in against):
-            yield change
+def wanted(channel: Channel, event: Event) -> tuple[Sequence[Change], str | None]:
+    """What the route selects. A clause that cannot be evaluated is an error only where those
+    before it hold: so it is asked, rather than reckoned from what each clause says alone."""
+    try:
+        return channel.route.select(event), None
+    except RouteError as error:
+        return (), str(error)
 
 
 def clause_row(result: ClauseResult) -> dict[str, Any]:
@@ -185,14 +187,12 @@ def show(explanation: dict[str, Any]) -> None:
 
 def show_channel(channel: dict[str, Any], total: int) -> None:
     """One channel, its clauses below."""
-    count = len(channel["wanted"])
-    verdict = f"wants {count} of {total} changes" if count else "does not want it"
     failed = ", failed to load" if channel["status"] == "failed" else ""
-    click.echo(f"\n{channel['channel']} ({channel['mode']}{failed}): {verdict}")
+    click.echo(f"\n{channel['channel']} ({channel['mode']}{failed}): {verdict(channel, total)}")
     for clause in channel["clauses"]:
-        verdict = "yes" if clause["matched"] else "no"
-        click.echo(f"  {verdict:3} {clause_text(clause)}")
-    if channel["mode"] == "sync" and count:
+        answer = "?" if clause["error"] else "yes" if clause["matched"] else "no"
+        click.echo(f"  {answer:3} {clause_text(clause, total)}")
+    if channel["mode"] == "sync" and channel["wanted"]:
         click.echo("  called in the request; no record is kept")
     for delivery in channel["deliveries"]:
         click.echo(f"  {delivery['key']}: {STATES[delivery['state']]}")
@@ -205,9 +205,19 @@ def show_channel(channel: dict[str, Any], total: int) -> None:
             click.echo(f"    {printable(text)}")
 
 
-def clause_text(clause: dict[str, Any]) -> str:
-    """One clause on one line."""
-    reason = f" ({clause['error']})" if clause["error"] else ""
-    return printable(
-        f"{clause['clause']}: expected {clause['expected']}, found {clause['found']}{reason}"
-    )
+def verdict(channel: dict[str, Any], total: int) -> str:
+    """What the route says of the event as a whole."""
+    count = len(channel["wanted"])
+    if channel["error"]:
+        end = "makes a dead letter" if channel["mode"] == "async" else "is a failure in the log"
+        return f"its route cannot be evaluated, which {end}"
+    if not channel["clauses"]:
+        return f"wants {count} of {total} changes, since its route has no clauses"
+    return f"wants {count} of {total} changes" if count else "does not want it"
+
+
+def clause_text(clause: dict[str, Any], total: int) -> str:
+    """One clause on one line, with the object where there are several."""
+    said = clause["error"] or f"found {clause['found']}"
+    about = f" ({clause['uri']})" if total > 1 and clause["uri"] not in (None, said[6:]) else ""
+    return printable(f"{clause['clause']}: expected {clause['expected']}, {said}{about}")

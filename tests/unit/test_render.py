@@ -424,7 +424,7 @@ def test_an_arbitrary_template_is_read_or_refused(subject: str, template: str) -
 
 
 def test_a_bomb_in_a_channel_is_one_failed_message(bounded: Bounded) -> None:
-    """What a template cannot afford is an error like any other, in time and memory."""
+    """B18: what a template cannot afford is an error like any other, in time and memory."""
     renderer = Renderer(None, "{% set x = 'x' %}" + "{% set x = x ~ x %}" * 40 + "{{ x }}")
 
     def attempt() -> str:

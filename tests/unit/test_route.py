@@ -207,7 +207,7 @@ def test_a_bucket_whose_name_begins_with_default_is_no_mistake() -> None:
 
 
 def test_globs_cannot_backtrack() -> None:
-    """A glob made to be slow, on a uri made to be slow, takes no time."""
+    """B19: a glob made to be slow, on a uri made to be slow, takes no time."""
     glob = "/**/a" * 300 + "/b"
     uri = "/a" * 5_000
     within = "/" + "a*" * 500 + "b"
@@ -216,6 +216,28 @@ def test_globs_cannot_backtrack() -> None:
     assert not wants(event_about(uri), uris=(glob,))
     assert not wants(event_about(long_segment), uris=(within,))
     assert time.perf_counter() - started < 1.0
+
+
+def test_many_routes_take_little_time(bounded: Bounded) -> None:
+    """B19: a thousand routes on a large record; what would be a slow pattern elsewhere is text."""
+    event = make_event(
+        user_id="account:" + "a" * 10_000,
+        changes=(make_change(new={"title": "a" * 10_000, "tags": ["b"] * 100}),),
+    )
+    evil = "^(a+)+$"
+    routes = [
+        Route(RouteSettings(**settings))
+        for _ in range(250)
+        for settings in (
+            {"users": (f"account:{evil}",)},
+            {"uris": (f"/{evil}/**",)},
+            {"when": f"new.title == '{evil}'"},
+            {"when": f"contains(new.tags, '{evil}') || ends_with(new.title, '{evil}')"},
+        )
+    ]
+    selected = bounded(lambda: [one.select(event) for one in routes], seconds=2.0, megabytes=5)
+    assert selected == [()] * 1_000
+    assert "unknown function 'matches'" in refusal(when=f"matches(new.title, '{evil}')")
 
 
 def naive(glob: str) -> re.Pattern[str]:
@@ -349,7 +371,7 @@ def test_every_name_can_be_asked_for() -> None:
 def test_a_bad_expression_is_refused_with_a_pointer(
     when: str, reason: str, column: int, advice: str
 ) -> None:
-    """At start, at the character where it goes wrong, with what to write instead."""
+    """B19: at start, at the character where it goes wrong, with what to write instead."""
     message = refusal(when=when)
     assert f"when: {reason}" in message
     assert f"at character {column};" in message
@@ -432,7 +454,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("when", BOMBS.values(), ids=BOMBS)
 def test_an_expression_cannot_take_long(when: str, bounded: Bounded) -> None:
-    """Copying, printing and comparing are paid for, so that doubling ends early."""
+    """B19: copying, printing and comparing are paid for, so that doubling ends early."""
     many = [str(number) for number in range(20_000)]
     event = make_event(changes=(make_change(new={"many": many, "glue": "x" * 50_000}),))
     error = bounded(lambda: failure(event, when), seconds=1.0, megabytes=60)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from kinto_dispatch.route import Route
+from kinto_dispatch.settings import RouteSettings
 from kinto_dispatch.testing.builders import make_change, make_event
 
 
@@ -46,7 +50,16 @@ def test_it_has_stable_keys(site: Site) -> None:
     }
     assert explanation["found_in"] == "log"
     news = channel(explanation, "news")
-    assert set(news) == {"channel", "mode", "status", "wanted", "clauses", "deliveries"}
+    assert set(news) == {
+        "channel",
+        "mode",
+        "status",
+        "wanted",
+        "error",
+        "clauses",
+        "deliveries",
+    }
+    assert news["error"] is None
     assert news["wanted"] == [URI]
     assert set(news["clauses"][0]) == {
         "clause",
@@ -85,7 +98,34 @@ def test_a_clause_that_cannot_be_judged_says_why(site: Site) -> None:
     news = channel(site.json("explain", "odd"), "news")
     assert news["wanted"] == []
     assert any(clause["error"] for clause in news["clauses"])
-    assert [delivery["state"] for delivery in news["deliveries"]] == ["dead"]
+    assert "length() takes" in news["error"]
+    (delivery,) = news["deliveries"]
+    assert delivery["state"] == "dead"
+    (letter,) = delivery["dead_letters"]
+    assert letter["kind"] == "failed"
+    assert "when = 'length(new.title) > `3`' cannot be evaluated on" in letter["reason"]
+
+
+def test_a_clause_that_is_not_asked_makes_no_dead_letter(site: Site) -> None:
+    """What other clauses leave out anyway is not evaluated, neither there nor here."""
+    site.set("news", when="length(new.title) > `3`")
+    elsewhere = make_change(uri="/accounts/a", new={"id": "a", "title": 5})
+    site.publish(id="mixed", changes=(make_change(), elsewhere))
+    site.publish(id="deleted", action="delete", changes=(make_change(new={"title": 5}),))
+    site.work()
+    mixed = channel(site.json("explain", "mixed"), "news")
+    assert (mixed["wanted"], mixed["error"]) == ([URI], None)
+    assert [delivery["state"] for delivery in mixed["deliveries"]] == ["delivered"]
+    deleted = channel(site.json("explain", "deleted"), "news")
+    assert (deleted["wanted"], deleted["error"], deleted["deliveries"]) == ([], None, [])
+
+
+def test_a_sync_channel_makes_no_dead_letters(site: Site) -> None:
+    """Its route is evaluated in the request, where only the log can tell of a failure."""
+    site.set("admins", when="length(new.title) > `3`")
+    site.publish(id="odd", changes=(make_change(new={"id": "first", "title": 5}),))
+    text = site.run("explain", "odd").stdout
+    assert "admins (sync): its route cannot be evaluated, which is a failure in the log" in text
 
 
 @pytest.mark.parametrize(
@@ -169,6 +209,62 @@ def test_it_can_be_read(site: Site) -> None:
     site.work()
     text = site.run("explain", "e").stdout
     assert "no  actions: expected create update, found delete" in text
-    assert "ops (async): wants 1 of 1 changes" in text
+    assert "ops (async): wants 1 of 1 changes, since its route has no clauses" in text
     assert "news (async): does not want it" in text
     assert "e:ops: delivered" in text
+
+
+GUIDE = (Path(__file__).parents[3] / "docs/guides/routes.md").read_text()
+EXAMPLES = re.findall(r"^```ini\n(.*?)^```\n\n```text\n(.*?)^```", GUIDE, re.M | re.S)
+
+
+def test_every_route_of_the_guide_is_an_example() -> None:
+    """None stands there without what comes of it."""
+    assert len(EXAMPLES) == GUIDE.count("```ini") > 0
+
+
+@pytest.mark.parametrize(("settings", "expected"), EXAMPLES)
+def test_routes_of_the_guide(site: Site, settings: str, expected: str) -> None:
+    """They say what the guide says that they say."""
+    (event,) = re.findall(r"^```json\n(.*?)^```", GUIDE, re.M | re.S)
+    file = site.directory / "event.json"
+    file.write_text(event)
+    lines = (line.split(" = ", 1) for line in settings.splitlines())
+    site.set("ops", **{name.removeprefix("channels.ops."): value for name, value in lines})
+    result = site.run("explain", "--file", str(file))
+    for line in expected.splitlines():
+        assert line in (result.stdout + result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("when", "expected"),
+    [
+        ("new.status == 'published'", "ab"),
+        ("new.status == 'published' && old.status != 'published'", "b"),
+        ("contains(changed, 'price')", "a"),
+        ("changed[?@ != 'views']", "ab"),
+        ("new.price > `100`", "a"),
+        ("new.tags && contains(new.tags, 'sale')", "b"),
+        ("starts_with(object_id, 'draft-')", ""),
+        ("contains(['a', 'b'], new.kind)", "c"),
+    ],
+)
+def test_expressions_of_the_guide(when: str, expected: str) -> None:
+    """Each does what it is said to do."""
+    assert f"`{when}`" in GUIDE or f"``{when} ``" in GUIDE
+    records: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        "a": ({"status": "published", "price": 1}, {"status": "published", "price": 200}),
+        "b": ({"status": "draft"}, {"status": "published", "tags": ["sale"]}),
+        "c": ({"views": 1, "kind": "b"}, {"views": 2, "kind": "b"}),
+    }
+    changes = tuple(
+        make_change(
+            object_id=name,
+            old=old,
+            new=new,
+            changed=tuple(key for key in sorted({**old, **new}) if old.get(key) != new.get(key)),
+        )
+        for name, (old, new) in records.items()
+    )
+    selected = Route(RouteSettings(when=when)).select(make_event(changes=changes))
+    assert "".join(change.object_id for change in selected) == expected
