@@ -99,6 +99,7 @@ def worker_row(worker: Mapping[str, Any]) -> dict[str, Any]:
         "started_at": None if started_at is None else iso(started_at),
         "channels": list(worker.get("channels", ())),
         "in_flight": worker.get("in_flight"),
+        "stuck": list(worker.get("stuck", ())),
     }
 
 
@@ -128,6 +129,8 @@ def show(status: dict[str, Any], as_json: bool, watch: bool) -> None:
     for worker in status["workers"]:
         names = ", ".join(worker["channels"])
         click.echo(f"worker: {worker['name']} since {worker['started_at']}, channels: {names}")
+        if worker["stuck"]:
+            click.echo(f"        threads hang in their hooks: {', '.join(worker['stuck'])}")
     if not status["workers"]:
         click.echo("worker: none is running")
 

@@ -150,7 +150,8 @@ class Lane:
         """While the destination does not answer: keep nothing, and probe when it is time."""
         await self._give_back_waiting()
         wait = await self._destination.ask_to_probe()
-        if self._destination.probe in self._holdings or self._busy() >= self._slots:
+        is_probing = self._destination.probe in self._holdings or self._destination.has_news
+        if is_probing or self._busy() >= self._slots:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._change(), LOOK_SECONDS)
         elif wait > 0:

@@ -282,6 +282,7 @@ def test_status_has_stable_keys(site: Site) -> None:
             "started_at": "1970-01-01T00:00:00.000+00:00",
             "channels": ["ops"],
             "in_flight": 0,
+            "stuck": [],
         }
     ]
 

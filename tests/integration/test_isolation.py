@@ -1,0 +1,235 @@
+"""One destination that is down: its lane waits, nobody else notices, and its return is no storm.
+
+Nothing here is measured in seconds; tests/benchmarks/test_isolation.py does that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from kinto_dispatch.breaker import CLOSED, FAILURES, Breaker
+from kinto_dispatch.lane import Lane
+from kinto_dispatch.plugins import configure
+from kinto_dispatch.quarantine import Quarantine
+from kinto_dispatch.queue import open_queue
+from kinto_dispatch.queue.protocol import Entry, Later, Queue, Settlement
+from kinto_dispatch.settings import DispatchSettings
+from kinto_dispatch.testing.builders import make_event
+from kinto_dispatch.testing.waiting import eventually_async
+
+
+PLUGIN = """
+import asyncio
+from kinto_dispatch import hookimpl
+
+state = "up"
+begun = []
+
+
+@hookimpl
+async def on_event_async(event, channel, delivery):
+    if channel.name != "dead":
+        await asyncio.sleep(0.002)
+        return
+    begun.append((asyncio.get_running_loop().time(), delivery.key, delivery.attempt))
+    if state == "refuses":
+        raise ConnectionRefusedError("nobody listens there")
+    if state == "hangs":
+        await asyncio.sleep(600)
+"""
+
+LEASE = 10.0
+BASE = "kinto.event_listeners.dispatch."
+OTHERS = [f"c{number}" for number in range(9)]
+SLOTS = 10
+
+
+class Site:
+    """Ten lanes of one worker process, or of several, on a real queue."""
+
+    def __init__(self, directory: Path, url: str) -> None:
+        self._settings = DispatchSettings(
+            channels=(), queue_url=SecretStr(url), queue_dir=directory
+        )
+        self.stopping = asyncio.Event()
+        self._queues: list[Queue] = []
+        self.queue = self._connect()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def _connect(self) -> Queue:
+        self._queues.append(open_queue(self._settings, ("dead", *OTHERS)))
+        return self._queues[-1]
+
+    def start(self, names: list[str], worker: str = "me", **dead: object) -> None:
+        """Run the lanes of these channels; ``dead`` are settings of that channel."""
+        settings = {"kinto.event_listeners": "dispatch", f"{BASE}use": "kinto_dispatch"}
+        settings[f"{BASE}channels"] = " ".join(names)
+        for name in names:
+            settings[f"{BASE}channels.{name}.plugin"] = "isolated_plugin"
+        for option, value in {"concurrency": SLOTS, **dead}.items():
+            settings[f"{BASE}channels.dead.{option}"] = str(value)
+        configuration = configure(settings, {})
+        queue = self._connect()
+        for channel in configuration.channels:
+            quarantine = Quarantine(configuration.source)
+            lane = Lane(channel, queue, worker, quarantine, LEASE, self.stopping)
+            self._tasks.append(asyncio.ensure_future(lane.run()))
+
+    async def enqueue(self, lane: str, keys: list[str]) -> None:
+        body = make_event().encode()
+        await self.queue.enqueue(lane, [Entry(key, body) for key in keys])
+
+    async def records(self, lane: str) -> list[dict[str, Any]]:
+        found = await self.queue.attempts(lane, count=100_000)
+        return [json.loads(record) for _, record in found]
+
+    async def has_delivered(self, lane: str, count: int, seconds: float = 40) -> None:
+        async def enough() -> bool:
+            records = await self.records(lane)
+            return sum(one.get("outcome") == "delivered" for one in records) >= count
+
+        await eventually_async(enough, f"{count} deliveries of {lane}", seconds)
+
+    async def breaker_is(self, state: str, seconds: float = 40) -> None:
+        async def is_so() -> bool:
+            (status,) = await self.queue.status(["dead"])
+            return status.breaker == state
+
+        await eventually_async(is_so, f"the breaker to be {state}", seconds)
+
+    async def make_due(self, keys: list[str]) -> None:
+        """These failed once, and are all due now."""
+        await self.enqueue("dead", keys)
+        claims = await self.queue.fetch("dead", "before", len(keys), 0)
+        await self.queue.settle("dead", [Settlement(one, Later(0, 2), b"{}") for one in claims])
+
+    async def open_breaker(self) -> None:
+        """It has been open until now, and may be probed."""
+        _, now_ms = await self.queue.breaker("dead")
+        opened = replace(CLOSED, state="open", failures=FAILURES, until_ms=now_ms)
+        assert await self.queue.move_breaker("dead", "", opened.encode())
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for queue in self._queues:
+            await queue.close()
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A plugin whose channel ``dead`` does what its module's ``state`` says."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "isolated_plugin.py").write_text(PLUGIN)
+    yield tmp_path
+    sys.modules.pop("isolated_plugin", None)
+
+
+@pytest.fixture
+async def site(plugin: Path, queue_url: str) -> AsyncIterator[Site]:
+    """On an empty queue."""
+    site = Site(plugin, queue_url)
+    yield site
+    await site.close()
+
+
+def destination() -> Any:
+    return sys.modules["isolated_plugin"]
+
+
+def keys(prefix: str, count: int) -> list[str]:
+    return [f"{prefix}{number}" for number in range(count)]
+
+
+@pytest.mark.parametrize(("state", "timeout_seconds"), [("refuses", 30), ("hangs", 0.5)])
+async def test_a_dead_destination_is_nobody_elses_business(
+    site: Site, state: str, timeout_seconds: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The nine others deliver everything; the dead one's lane rests after few attempts, and what
+    waits there keeps its own; when it answers again, all of it is delivered (R19)."""
+    site.start(["dead", *OTHERS], timeout_seconds=timeout_seconds, retry_delays_seconds=1)
+    destination().state = state
+    await site.enqueue("dead", keys("d", 1000))
+    for name in OTHERS:
+        await site.enqueue(name, keys(name, 100))
+    for name in OTHERS:
+        await site.has_delivered(name, 100)
+    await site.breaker_is("open")
+    spent = len(destination().begun)
+    # All slots once, what came in until the first failures were known, and one to decide.
+    assert FAILURES <= spent <= 300
+    (status,) = await site.queue.status(["dead"])
+    assert status.waiting + status.retry == 1000
+    assert status.waiting >= 1000 - spent - 1
+    assert "breaker.opened channel=dead rests_seconds=" in caplog.text
+    reason = {"refuses": "nobody listens there", "hangs": "no answer within 0.5 s"}[state]
+    assert reason in caplog.text.partition("breaker.opened")[2].splitlines()[0]
+    destination().state = "up"
+    await site.has_delivered("dead", 1000)
+    assert "breaker.closed channel=dead" in caplog.text
+    await site.breaker_is("closed")
+    records = await site.records("dead")
+    assert max(one["attempt"] for one in records) <= 3
+
+
+async def test_an_open_breaker_spends_no_attempts(site: Site) -> None:
+    """Neither of what waits nor of what is due: while nothing answers only probes are attempted,
+    by one of all workers, each after a longer rest (R19)."""
+    site.start(["dead"], "one", retry_delays_seconds=0.01)
+    site.start(["dead"], "two", retry_delays_seconds=0.01)
+    destination().state = "refuses"
+    await site.make_due(keys("due", 100))
+    await site.enqueue("dead", keys("new", 100))
+    await site.breaker_is("open")
+    text, _ = await site.queue.breaker("dead")
+    before = len(destination().begun)
+
+    async def is_probed() -> bool:
+        breaker = Breaker.decode((await site.queue.breaker("dead"))[0])
+        return (breaker.state, breaker.probes) == ("open", 1)
+
+    await eventually_async(is_probed, "the first probe to fail", 30)
+    assert len(destination().begun) == before + 1
+    first = Breaker.decode(text)
+    second = Breaker.decode((await site.queue.breaker("dead"))[0])
+    assert second.until_ms - first.until_ms > 7_000
+    (status,) = await site.queue.status(["dead"])
+    assert status.in_flight == 0
+
+
+async def test_its_return_is_no_storm(site: Site) -> None:
+    """However much is due at once, the limit of all workers together holds, new deliveries don't
+    wait behind all of it, and it is drained (R18)."""
+    limit = 300
+    await site.make_due(keys("due", 2000))
+    await site.open_breaker()
+    for worker in ("one", "two"):
+        site.start(["dead"], worker, rate_limit=f"{limit}/second", concurrency=50)
+    begun = destination().begun
+
+    async def is_going() -> bool:
+        return len(begun) >= 50
+
+    await eventually_async(is_going, "it to come back", 30)
+    await site.enqueue("dead", keys("new", 50))
+    at = len(begun)
+    await site.has_delivered("dead", 2050, 60)
+    assert len(begun) == 2050
+    assert {attempt for _, key, attempt in begun if key.startswith("due")} == {2}
+    last_new = max(place for place, one in enumerate(begun) if one[1].startswith("new"))
+    between = sum(key.startswith("due") for _, key, _ in begun[at:last_new])
+    assert between < 1000, "new deliveries waited behind what was due"
+    times = [at for at, _, _ in begun]
+    for start in times:
+        # What was claimed in time may begin late, where the machine was busy.
+        assert sum(start <= at < start + 1 for at in times) <= 2 * limit + 100
