@@ -9,6 +9,7 @@ from typing import Any
 import transaction
 from kinto.core.storage.exceptions import BackendError
 from kinto.core.storage.postgresql import PostgreSQLPluginMigration
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from kinto_dispatch.errors import OutboxUnavailable
@@ -22,6 +23,7 @@ __all__ = ["OutboxMigration", "PostgresOutbox", "PostgresOutboxReader", "tables_
 # Redis takes 512 MB in one value.
 LARGEST_WRITE_BYTES = 256 * 1024 * 1024
 
+WRITE_EVENT = statement("write_event")
 WRITE_EVENTS = statement("write_events")
 ANNOUNCE_LANES = statement("announce_lanes")
 BOUND_TRANSACTION = statement("bound_transaction")
@@ -93,18 +95,23 @@ class PostgresOutbox:
                 f"The events of one request have {size:,} bytes; the outbox takes at most "
                 f"{LARGEST_WRITE_BYTES:,}. Change or delete fewer objects in one request."
             )
-        values = {
-            "event_ids": [event_id for event_id, _ in events],
-            "bodies": [body for _, body in events],
-        }
         try:
             with self._client.connect() as session:
-                if not self._is_announced:
-                    session.execute(ANNOUNCE_LANES, {"names": self._lanes})
-                    transaction.get().addAfterCommitHook(self._on_announced)
-                session.execute(WRITE_EVENTS, values)
+                # Of the session itself, which would spend as long again on what we don't use.
+                self._insert(session.connection(), events)
         except BackendError as error:
             raise unavailable("written", error.original) from error
+
+    def _insert(self, connection: Connection, events: Sequence[tuple[str, bytes]]) -> None:
+        if not self._is_announced:
+            connection.execute(ANNOUNCE_LANES, {"names": self._lanes})
+            transaction.get().addAfterCommitHook(self._on_announced)
+        if len(events) == 1:
+            event_id, body = events[0]
+            connection.execute(WRITE_EVENT, {"event_id": event_id, "body": body})
+        else:
+            event_ids, bodies = map(list, zip(*events, strict=True))
+            connection.execute(WRITE_EVENTS, {"event_ids": event_ids, "bodies": bodies})
 
     def _on_announced(self, succeeded: bool) -> None:
         # Where the transaction failed, another may have succeeded meanwhile.
