@@ -6,6 +6,7 @@ import logging
 
 import msgspec
 
+from kinto_dispatch.lines import log_fields
 from kinto_dispatch.queue.protocol import Dead, Done, Fate, Later
 
 
@@ -36,5 +37,4 @@ def log_attempt(record: AttemptRecord, fate: Fate) -> None:
         fields["retry_in_seconds"] = round(fate.delay_seconds, 3)
     if isinstance(fate, Dead):
         fields["dead_letter"] = fate.kind
-    text = " ".join(f"{name}={value!r}" for name, value in fields.items())
-    logger.log(level, "delivery.attempted %s", text, extra=fields)
+    log_fields(logger, level, "delivery.attempted", fields)

@@ -15,6 +15,7 @@ import rich_click as click
 from kinto_dispatch.cli.exits import FAILED, leave
 from kinto_dispatch.cli.options import given, ini_path
 from kinto_dispatch.errors import BadSettings, Problem, did_you_mean
+from kinto_dispatch.lines import keep_lines
 
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ def set_up_logging(path: str, usual: int) -> None:
         from pyramid.paster import setup_logging
 
         setup_logging(path)
+        keep_lines()
         return
     logging.basicConfig(
         level=max(usual, logging.ERROR) if quiet else logging.DEBUG if debug else usual,

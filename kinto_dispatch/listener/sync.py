@@ -15,6 +15,7 @@ from typing import Any
 from kinto_dispatch.capture import Captured
 from kinto_dispatch.errors import DispatchError, PluginError
 from kinto_dispatch.event import Event
+from kinto_dispatch.lines import log_fields
 from kinto_dispatch.outcome import Delivered, Rejected, Retry, Veto
 from kinto_dispatch.plugins import Channel
 from kinto_dispatch.settings import Phase
@@ -164,8 +165,7 @@ class _Caller:
             "duration_seconds": round(seconds, 6),
             "reason": self.channel.redact(reason)[:REASON_LENGTH] if reason else None,
         }
-        text = " ".join(f"{name}={value!r}" for name, value in fields.items())
-        logger.log(level, "sync.attempted %s", text, extra=fields)
+        log_fields(logger, level, "sync.attempted", fields)
         if isinstance(answer, Failed) and answer.error and logger.isEnabledFor(logging.DEBUG):
             lines = traceback.format_exception(answer.error)
             logger.debug("%s", self.channel.redact("".join(lines)))

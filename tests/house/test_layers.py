@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "kinto_dispatch"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "threads", "watchdog"),
+    ("errors", "threads", "watchdog", "lines"),
     ("event", "outcome", "delivery", "egress", "retry", "budget", "limit", "breaker"),
     ("hookspecs", "settings", "route", "render"),
     ("queue", "outbox", "plugins"),
