@@ -43,6 +43,19 @@ def test_failures_that_come_all_at_once_are_one_moment() -> None:
     assert judge.failed(CLOSED, 100, NOW, never).is_closed
 
 
+def test_in_doubt_it_waits_for_the_rest_of_the_time() -> None:
+    """Closed still, but what failed all at once is not attempted again before it can tell."""
+    doubtful = judge.failed(CLOSED, FAILURES, NOW, never)
+    assert doubtful.is_closed
+    assert doubtful.is_in_doubt
+    assert judge.wait_seconds(doubtful, NOW + 1000) == judge.SPAN_SECONDS - 1
+    assert judge.wait_seconds(doubtful, NOW + SPAN) == 0
+    assert judge.wait_seconds(doubtful, NOW - 60_000) == 0, "the clock was set back"
+    assert judge.probed(doubtful, "a", NOW + SPAN) == doubtful
+    assert not judge.failed(CLOSED, FAILURES - 1, NOW, never).is_in_doubt
+    assert not opened().is_in_doubt
+
+
 def test_what_was_under_way_changes_an_open_breaker_no_more() -> None:
     """Only the probe tells anything new."""
     once = opened()

@@ -441,6 +441,39 @@ async def test_strikes_stay_with_a_delivery(
     assert (again.suspect, again.strikes, again.attempt) == (True, 2, 1)
 
 
+async def test_a_strike_counts_once(
+    queue: StreamsQueue,
+    claimed: Callable[..., Any],
+    idle: Callable[[Claim, float], Any],
+    configure: Callable[[str, Any], None],
+) -> None:
+    """However often it is noted, where its reply was lost; also where memory is full."""
+    (claim,) = await claimed()
+    await idle(claim, 0.05)
+    (suspect,) = await queue.reclaim("ops", "b", 0.05, 1)
+    configure("maxmemory", 1)
+    assert [await queue.strike("ops", suspect) for _ in range(3)] == [1, 1, 1]
+    again = replace(suspect, strikes=1)
+    assert [await queue.strike("ops", again) for _ in range(2)] == [2, 2]
+    assert await queue.renew("ops", [suspect]) == []
+
+
+async def test_who_lost_a_delivery_strikes_nobody(
+    queue: StreamsQueue,
+    server: redis.Redis,
+    claimed: Callable[..., Any],
+    idle: Callable[[Claim, float], Any],
+) -> None:
+    """Neither what somebody else holds nor what is gone; and nothing is left behind."""
+    claims = await claimed(2)
+    await idle(claims[-1], 0.05)
+    taken = await queue.reclaim("ops", "b", 0.05, 2)
+    assert await queue.strike("ops", claims[0]) == 0
+    await queue.settle("ops", settling([taken[1]], Done()))
+    assert await queue.strike("ops", taken[1]) == 0
+    assert not server.exists("kd:{lane:ops}:strikes")
+
+
 async def test_strikes_end_with_the_attempt(
     queue: StreamsQueue,
     server: redis.Redis,

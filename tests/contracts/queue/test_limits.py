@@ -186,6 +186,17 @@ async def test_a_breaker_is_moved_only_from_where_it_was_seen(
     assert (await queue.breaker("admins"))[0] == ""
 
 
+async def test_a_breaker_moves_where_memory_is_full(
+    queue: StreamsQueue, configure: Callable[[str, Any], None]
+) -> None:
+    """Or a lane could never be read again."""
+    configure("maxmemory", 1)
+    assert await queue.move_breaker("ops", "", "open 1")
+    assert await queue.move_breaker("ops", "open 1", "half-open 1")
+    assert await queue.move_breaker("ops", "half-open 1", "")
+    assert (await queue.breaker("ops"))[0] == ""
+
+
 @pytest.mark.parametrize("state", ["open", "half-open"])
 @pytest.mark.parametrize("limit", [None, TEN])
 async def test_from_a_lane_that_is_not_closed_only_probes_come(
@@ -303,6 +314,15 @@ async def test_what_is_due_fills_the_lane_up_to_a_mark(queue: StreamsQueue) -> N
     assert await queue.promote("ops", 3, upto=50) == (3, 0)
     await queue.pause("ops", True)
     assert await queue.promote("ops", 100) == (72, None)
+
+
+async def test_whether_anything_is_due_can_be_asked(queue: StreamsQueue) -> None:
+    """Without moving it."""
+    assert await queue.promote("ops", 0) == (0, None)
+    await due(queue, 2)
+    assert await queue.promote("ops", 0) == (0, 0)
+    (lane,) = await queue.status(["ops"])
+    assert (lane.waiting, lane.retry) == (0, 2)
 
 
 async def test_where_much_waits_what_is_due_gets_its_share(queue: StreamsQueue) -> None:
