@@ -6,6 +6,7 @@ commands from standard input, one a line, and answers each with one line:
     lead PATH       where connections go that are made from now on
     reset           what the server answers next on a connection is thrown away, and the connection
                     reset: it has carried out what was asked, and nobody is told
+    count           how many answers were thrown away so far
     hold            whatever the servers say stays here from now on, on every connection there is
 
 It ends when its standard input closes.
@@ -49,6 +50,10 @@ class Proxy:
         """Every connection that there is ends with the next answer, of which nothing arrives."""
         self._say("reset")
 
+    def count(self) -> int:
+        """How many answers got lost so far."""
+        return int(self._say("count"))
+
     def hold(self) -> None:
         """Nothing that a server says passes any more."""
         self._say("hold")
@@ -68,11 +73,11 @@ class Proxy:
     ) -> None:
         self.close()
 
-    def _say(self, command: str) -> None:
+    def _say(self, command: str) -> str:
         assert self._process.stdin is not None
         self._process.stdin.write(command.encode() + b"\n")
         self._process.stdin.flush()
-        self._answer()
+        return self._answer()
 
     def _answer(self) -> str:
         assert self._process.stdout is not None
@@ -81,11 +86,12 @@ class Proxy:
 
 class Switch:
     """What all connections look at. ``resets`` counts up; a connection that began before the last
-    one is to be reset."""
+    one is to be reset; ``lost`` is how many have been."""
 
     def __init__(self) -> None:
         self.path = ""
         self.resets = 0
+        self.lost = 0
         self.is_held = False
 
     def obey(self, command: str) -> None:
@@ -167,6 +173,7 @@ class Outer(asyncio.Protocol):
 
     def _reset(self) -> None:
         assert self._client is not None
+        self._switch.lost += 1
         end: socket.socket = self._client.get_extra_info("socket")
         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
         self._client.abort()
@@ -182,7 +189,7 @@ async def serve() -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
     while line := await commands.readline():
         switch.obey(line.decode().strip())
-        print("done", flush=True)
+        print(switch.lost, flush=True)
     server.close()
 
 

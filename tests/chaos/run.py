@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -26,17 +26,22 @@ READY_SECONDS = 30.0
 LATE_SECONDS = 15.0
 """How much longer than planned the faults may take on a busy machine."""
 
+WATCH_SECONDS = 1.0
 LOOK_SECONDS = 0.25
 LOOKS = 4
 """So often in a row nothing waits before what did not arrive counts as lost."""
 
 
 class Run:
-    """One plan carried out on a stage."""
+    """One plan carried out on a stage. ``watch`` is called each second of the part with faults,
+    between the last fault and the last write."""
 
-    def __init__(self, plan: Plan, stage: Stage) -> None:
+    def __init__(
+        self, plan: Plan, stage: Stage, watch: Callable[[Crew], None] = lambda crew: None
+    ) -> None:
         self._plan = plan
         self._stage = stage
+        self._watch = watch
         self._directory, self._settings = stage.new_run(plan)
         self._clients: list[Client] = []
         self._nemeses: list[Nemesis] = []
@@ -112,7 +117,9 @@ class Run:
             nemesis.join()
             if nemesis.error is not None:
                 raise nemesis.error
-        time.sleep(max(0.0, deadline - time.monotonic()))
+        while time.monotonic() < deadline:
+            self._watch(crew)
+            time.sleep(max(0.0, min(WATCH_SECONDS, deadline - time.monotonic())))
         _end(clients)
 
     def _start_clients(self, crew: Crew) -> Sequence[Client]:

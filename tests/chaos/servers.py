@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg2  # type: ignore[import-untyped]
 
@@ -38,19 +39,28 @@ class DurablePostgresql(LocalPostgresql):
 
     def cut(self) -> None:
         """End all connections to the last database, whatever they are in the middle of."""
+        self._ask(CUT)
+
+    def count_connections(self) -> int:
+        """How many others are connected to the last database."""
+        return len(self._ask(OTHERS))
+
+    def _ask(self, query: str) -> list[Any]:
         connection = psycopg2.connect(self._url)
         try:
             with connection.cursor() as cursor:
-                cursor.execute(CUT)
+                cursor.execute(query)
+                return list(cursor.fetchall())
         finally:
             connection.close()
 
 
-CUT = """
-SELECT pg_terminate_backend(pid)
+OTHERS = """
+SELECT pid
   FROM pg_stat_activity
  WHERE datname = current_database() AND pid <> pg_backend_pid()
 """
+CUT = OTHERS.replace("SELECT pid", "SELECT pg_terminate_backend(pid)")
 
 GUARD = 'read -r line; kill -KILL "$1"'
 """Ends the server when the pipe closes: whoever started it is gone without a word."""
@@ -85,8 +95,13 @@ class CarelessValkey(LocalValkey):
     def url(self) -> str:
         """Where clients find it, whichever server that is."""
         if self._proxy is None:
-            self._proxy = Proxy(str(self._socket))
+            self._proxy = Proxy(self.socket)
         return f"redis://127.0.0.1:{self._proxy.port}"
+
+    @property
+    def socket(self) -> str:
+        """Where it is itself."""
+        return str(self._socket)
 
     def start(self) -> None:
         """As ``LocalValkey``, and look at the size of the file from now on."""
@@ -102,7 +117,7 @@ class CarelessValkey(LocalValkey):
 
     def cut(self) -> None:
         """End all connections, whatever was asked on them."""
-        with closing(Connection(str(self._socket))) as connection:
+        with closing(Connection(self.socket)) as connection:
             connection.ask("CLIENT KILL TYPE normal SKIPME yes")
 
     def reset(self) -> None:
@@ -128,7 +143,7 @@ class CarelessValkey(LocalValkey):
         replica = LocalValkey(self.directory.with_name(f"valkey-{len(self._replicas) + 2}"))
         replica.directory.mkdir()
         replica.start()
-        with _guarded(replica.pid), Proxy(str(self._socket)) as link:
+        with _guarded(replica.pid), Proxy(self.socket) as link:
             with closing(Connection(str(replica._socket))) as connection:
                 follow(connection, link.port)
                 link.hold()
@@ -147,11 +162,11 @@ class CarelessValkey(LocalValkey):
         self.directory, self._process = replica.directory, replica._process
         self._short_directory = replica._short_directory
         if self._proxy is not None:
-            self._proxy.lead(str(self._socket))
+            self._proxy.lead(self.socket)
 
     def _watch(self) -> None:
         self._guard = _guard(self.pid)
-        with closing(Connection(str(self._socket))) as connection:
+        with closing(Connection(self.socket)) as connection:
             connection.ask("CONFIG SET appendfsync everysec")
             connection.ask("CONFIG SET auto-aof-rewrite-percentage 0")
             # Or a replica waits for others for five seconds.
