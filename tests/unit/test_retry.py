@@ -6,6 +6,7 @@ import math
 import random
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from kinto_dispatch import retry
 from kinto_dispatch.retry import exhausted, next_delay_seconds
+from kinto_dispatch.settings import ChannelSettings
 
 
 DAY = 86_400.0
@@ -43,6 +45,37 @@ def test_the_documented_table_is_what_happens() -> None:
         for attempt in range(int(first), int(last or first) + 1)
     }
     assert told == {n: next_delay_seconds(n, random=always(1.0)) for n in range(1, 15)}
+
+
+def test_the_concepts_tell_the_waits_of_the_default() -> None:
+    """Each row of the page's table, and the sums of all attempts: on average and at most."""
+    page = (Path(__file__).parents[2] / "docs/concepts.md").read_text("utf-8")
+    section = page.partition("## When an attempt fails")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (\d+)(?: to (\d+))? \| (\d+) s \|$", section, re.MULTILINE)
+    told = {
+        attempt: float(longest)
+        for first, last, longest in rows
+        for attempt in range(int(first), int(last or first) + 1)
+    }
+    attempts = ChannelSettings.__dataclass_fields__["max_attempts"].default
+    longest = {n: next_delay_seconds(n, random=always(1.0)) for n in range(1, attempts)}
+    assert told == longest
+    draws = [(number + 0.5) / 1000 for number in range(1000)]
+    average = sum(
+        sum(next_delay_seconds(n, random=always(draw)) for draw in draws) / len(draws)
+        for n in longest
+    )
+    assert f"All {attempts} attempts" in section
+    assert f"{span(average)} on average and {span(sum(longest.values()))} at most" in " ".join(
+        section.split()
+    )
+    assert f"varies by {retry.JITTER:.0%}".replace("%", " %") in section
+    assert retry.LONGEST_AFTER_SECONDS == DAY
+
+
+def span(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min"
 
 
 def test_waits_are_spread_over_the_whole_interval() -> None:
