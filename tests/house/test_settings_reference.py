@@ -15,6 +15,7 @@ from kinto_dispatch.settings.values import (
     ChannelSettings,
     DispatchSettings,
 )
+from kinto_dispatch_apprise import AppriseSettings
 from kinto_dispatch_email import EmailSettings
 from kinto_dispatch_redis import RedisSettings
 from kinto_dispatch_slack import SlackSettings
@@ -56,7 +57,12 @@ def test_defaults(title: str, values: type) -> None:
 
 @pytest.mark.parametrize(
     ("plugin", "model"),
-    [("email", EmailSettings), ("redis", RedisSettings), ("slack", SlackSettings)],
+    [
+        ("apprise", AppriseSettings),
+        ("email", EmailSettings),
+        ("redis", RedisSettings),
+        ("slack", SlackSettings),
+    ],
 )
 def test_plugin_settings(plugin: str, model: type[BaseModel]) -> None:
     """Every setting of a plugin is in the reference, with what it does in the plugin's words."""

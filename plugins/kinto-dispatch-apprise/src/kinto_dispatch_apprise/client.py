@@ -1,0 +1,153 @@
+"""Sends messages to one service of Apprise, and says what came of it."""
+
+from __future__ import annotations
+
+import re
+import sys
+import warnings
+from collections.abc import Collection
+from urllib.parse import unquote
+
+from kinto_dispatch import Delivered, EgressGuard, Message, Outcome, Rejected, Retry
+from kinto_dispatch.errors import RedirectRefused
+from kinto_dispatch_apprise.watch import Answer, Attempt, attempt
+
+
+with warnings.catch_warnings():
+    # Some services prepare for modules that Python 3.13 has dropped; all are imported at once.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from apprise import Apprise, AppriseAsset, NotifyFormat, OverflowMode
+    from apprise.manager_plugins import NotificationManager
+    from apprise.plugins import NotifyBase
+    from apprise.utils.parse import parse_urls
+
+    NotificationManager().load_modules()  # type: ignore[no-untyped-call]
+
+LONGEST_REASON = 300
+LONGEST_PUBLIC = 5  # characters of a part of a URL that cannot be a secret
+LISTS = ("targets", "channels", "topics", "rooms", "users")
+PASSING = (408, 425, 429)
+# Icons would be loaded from somebody else's server.
+ASSET = AppriseAsset(app_id="Kinto", image_url_mask="", storage_mode="memory")
+# Sends once and at once, since the lane repeats and paces, and tells of every failure.
+PLAIN = {"retry": 0, "optional": False, "throttle": lambda *_, **__: None}
+
+
+class AppriseClient:
+    """One destination; safe to use from many threads, since each message has its own service."""
+
+    def __init__(self, url: str, schemes: Collection[str], guard: EgressGuard) -> None:
+        """Raises ``ValueError`` for what is not exactly one permitted destination. ``schemes`` are
+        what the URL may begin with; none means all that use HTTP. Does not connect."""
+        self._url = url
+        self._guard = guard
+        with attempt(guard, 0.0):  # what is logged meanwhile quotes the URL
+            service = self._service()
+        modules = (sys.modules[kind.__module__] for kind in type(service).__mro__)
+        uses_http = any("requests" in vars(module) for module in modules)
+        names: set[str] = service.schemas()  # type: ignore[no-untyped-call]
+        if names.isdisjoint(schemes or (names if uses_http else ())):
+            raise ValueError(
+                f"{' '.join(schemes) or 'a service that speaks HTTP'}; name {service.schema}"
+                " in schemes if that is meant"
+            )
+        _check_single(service)
+        # In most URLs a token stands where others have the host.
+        templates: tuple[str, ...] = service.templates or ()
+        has_host = any("{host}" in template for template in templates)
+        self._host = str(service.host) if has_host and service.host else ""
+        if self._host:
+            scheme = "http" if uses_http and not service.secure else "https"
+            guard.check_url(f"{scheme}://{self._host}")
+        self._name = str(service.service_name)
+        self._secrets = _pattern(url, {*names, self._host})
+
+    def send(self, message: Message, seconds: float) -> Outcome:
+        """Submit the message and say what came of it; blocks, at most about ``seconds``."""
+        with attempt(self._guard, seconds, self._host) as current:
+            sent = self._notify(message, seconds, current)
+        match _judge(current, sent, seconds):
+            case Retry(reason, after):
+                return Retry(self._shown(reason), after)
+            case Rejected(reason):
+                return Rejected(self._shown(reason))
+            case outcome:
+                return outcome
+
+    def _notify(self, message: Message, seconds: float, current: Attempt) -> bool:
+        try:
+            service = self._service()
+            service.socket_connect_timeout = service.socket_read_timeout = seconds
+            as_html = message.html and service.resolve_format("html") == NotifyFormat.HTML
+            return service.notify(
+                title=message.subject,
+                body=(message.html if as_html else message.text) or message.subject,
+                body_format=NotifyFormat.HTML if as_html else NotifyFormat.TEXT,
+            )
+        except Exception as error:
+            current.error = current.error or error
+            return False
+
+    def _service(self) -> NotifyBase:
+        service = Apprise.instantiate(self._url, asset=ASSET)
+        urls = parse_urls(self._url)  # type: ignore[no-untyped-call]
+        if not isinstance(service, NotifyBase) or len(urls) > 1:
+            raise ValueError(
+                "one URL that Apprise understands, as in discord://webhook_id/webhook_token;"
+                " try it with: apprise -vv --dry-run URL"
+            )
+        vars(service).update(PLAIN)
+        return service
+
+    def _shown(self, text: str) -> str:
+        return f"{self._name}: {' '.join(self._secrets.sub('***', text).split())}"[:LONGEST_REASON]
+
+
+def _check_single(service: NotifyBase) -> None:
+    lists = (getattr(service, name, ()) for name in LISTS)
+    counts = [len(found) for found in lists if isinstance(found, (list, tuple, set))]
+    count = max(len(service), *counts, 0)
+    if count > 1:
+        raise ValueError(
+            f"one destination, not {count}: make a channel for each, or those that have got a"
+            " message would get it again when another has not"
+        )
+    if service.overflow_mode == OverflowMode.SPLIT:
+        raise ValueError("no split messages: when a part fails, those before it would come again")
+
+
+def _pattern(url: str, public: Collection[str]) -> re.Pattern[str]:
+    """All parts of the URL that are long enough to be secrets, as they are and decoded."""
+    parts = [part for text in (url, unquote(url)) for part in re.split(r"[\s/:@?&=#,;|]+", text)]
+    parts += [part.lstrip("+-") for part in parts]  # they mark headers and fields
+    hidden = (part for part in {*parts} - {*public} if len(part) > LONGEST_PUBLIC)
+    longest_first = sorted(hidden, key=len, reverse=True)
+    return re.compile("|".join(re.escape(part) for part in longest_first) or r"(?!)")
+
+
+def _judge(current: Attempt, sent: bool, seconds: float) -> Outcome:
+    failed = [answer for answer in current.answers if not 200 <= answer.status < 300]
+    answer = next(reversed(failed or current.answers), None)
+    if sent:
+        return Delivered(str(answer.status) if answer else None)
+    if current.refused:
+        return Rejected(str(current.refused))
+    if current.timed_out:
+        return Retry(f"no answer within {seconds:g} s")
+    match answer:
+        case _ if current.error:
+            return Retry(_described(current.error))
+        case None:
+            return Retry("; ".join(current.warnings[-2:]) or "not sent; Apprise does not say why")
+        case Answer(status) if 300 <= status < 400:
+            return Rejected(str(RedirectRefused(status)))
+        case Answer(status, text) if 400 <= status < 500 and status not in PASSING:
+            return Rejected(f"{status} {text}")
+    return Retry(f"{answer.status} {answer.text}", answer.retry_after)
+
+
+def _described(error: BaseException) -> str:
+    """The first cause, in the words of the system: libraries quote the URL in theirs."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return getattr(error, "strerror", None) or type(error).__name__

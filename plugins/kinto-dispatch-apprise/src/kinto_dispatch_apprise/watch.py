@@ -1,0 +1,157 @@
+"""What a service of Apprise does on the network, as it does it.
+
+Apprise tells only whether it sent, and writes the rest, secrets included, into logs. So while an
+attempt is open in this thread, its requests are answered for, its connections pass a guard and end
+with it, and what is logged stays in it. In other threads nothing changes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+
+from kinto_dispatch import EgressGuard
+from kinto_dispatch.errors import EgressRefused
+
+
+LONGEST_ANSWER = 64 * 1024  # bytes that are read
+LONGEST_TEXT = 1000  # bytes of them that may go into a reason
+# Whoever writes URLs or headers into logs, mostly at the level DEBUG. Filters are not inherited.
+TALKATIVE = (
+    *("apprise", "urllib3.connection", "urllib3.connectionpool", "urllib3.poolmanager"),
+    *("urllib3.util.retry", "requests_oauthlib.oauth1_auth", "oauthlib.oauth1.rfc5849"),
+)
+Send = Callable[..., requests.Response]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server said to one request. ``retry_after`` is in seconds."""
+
+    status: int
+    text: str
+    retry_after: float | None
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What has happened so far. ``host`` is where it means to go, ``refused`` what the guard says
+    to that, ``error`` how a request failed; ``deadline`` is in the time of ``time.monotonic``."""
+
+    guard: EgressGuard
+    deadline: float
+    host: str
+    answers: list[Answer] = field(default_factory=list)
+    refused: Exception | None = None
+    error: Exception | None = None
+    warnings: list[str] = field(default_factory=list)
+    sockets: list[socket.socket] = field(default_factory=list)
+
+    @property
+    def timed_out(self) -> bool:
+        """Whether its time is over."""
+        return time.monotonic() >= self.deadline
+
+    def check(self, question: Callable[[], None]) -> None:
+        """Ask the guard. Raises ``OSError``, as every library expects of connections."""
+        if self.timed_out:
+            raise TimeoutError
+        try:
+            question()
+        except (EgressRefused, ValueError) as refused:
+            self.refused = refused
+            raise PermissionError(str(refused)) from refused
+
+    def cut(self) -> None:
+        """End what is still connected: a server that drips would go on for ever."""
+        for connected in self.sockets:
+            with contextlib.suppress(OSError):
+                connected.shutdown(socket.SHUT_RDWR)
+
+
+_current: ContextVar[Attempt | None] = ContextVar("kinto_dispatch_apprise", default=None)
+
+
+@contextlib.contextmanager
+def attempt(guard: EgressGuard, seconds: float, host: str = "") -> Iterator[Attempt]:
+    """Watch what this thread does meanwhile, and cut it off after so many seconds."""
+    current = Attempt(guard, time.monotonic() + seconds, host)
+    timer = threading.Timer(seconds, current.cut)
+    timer.start()
+    token = _current.set(current)
+    try:
+        yield current
+    finally:
+        _current.reset(token)
+        timer.cancel()
+        timer.join()
+        for connected in current.sockets:
+            connected.close()
+
+
+def _keep(log: logging.LogRecord) -> bool:
+    """Whether it may be written. Of an attempt it may not: most of them quote the URL."""
+    current = _current.get()
+    if current is not None and log.levelno >= logging.WARNING:
+        current.warnings.append(log.getMessage())
+    return current is None
+
+
+def _on_connect(event: str, arguments: tuple[Any, ...]) -> None:
+    """Let sockets go only where the guard allows it: the address counts, not the name."""
+    if event in ("socket.connect", "socket.sendto") and (current := _current.get()) is not None:
+        sock, address = arguments
+        where = str(address[0]) if isinstance(address, tuple) else "a local socket"
+        current.check(lambda: current.guard.check_address(where, current.host))
+        # The same connection under another number: TLS takes the first one for itself.
+        current.sockets.append(sock.dup())
+
+
+def _answered(send: Send) -> Send:
+    """``requests.Session.send`` that answers for itself in an attempt, and goes nowhere else: not
+    after redirects, not through proxies of the environment."""
+
+    @functools.wraps(send)
+    def answered(session: Any, request: requests.PreparedRequest, **options: Any) -> Any:
+        current = _current.get()
+        if current is None:
+            return send(session, request, **options)
+        url = request.url or ""
+        current.check(lambda: current.guard.check_url(url))
+        current.host = urlsplit(url).hostname or ""
+        options |= {"allow_redirects": False, "proxies": {}, "stream": True}
+        try:
+            with send(session, request, **options) as response:
+                content = response.raw.read(LONGEST_ANSWER, decode_content=True)
+            if current.timed_out:
+                raise TimeoutError  # what was cut may look complete
+        except Exception as error:
+            current.error = error
+            raise
+        response._content = content
+        after = response.headers.get("Retry-After", "")
+        text = content[:LONGEST_TEXT].decode("utf-8", "replace")
+        wait = float(after) if after.isdecimal() else None
+        current.answers.append(Answer(response.status_code, text, wait))
+        return response
+
+    return answered
+
+
+# From now on, for as long as the process lives: hooks of this kind cannot be taken back.
+for _name in TALKATIVE:
+    logging.getLogger(_name).addFilter(_keep)
+requests.Session.send = _answered(requests.Session.send)  # type: ignore[method-assign]
+sys.addaudithook(_on_connect)
