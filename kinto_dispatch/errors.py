@@ -90,6 +90,11 @@ class QueueUnavailable(DispatchError):
         super().__init__(f"The queue at {url} cannot be used: {reason}. {advice}")
 
 
+class QueueFull(QueueUnavailable):
+    """Raised when the queue has no memory left for more. Nothing was done; what frees memory goes
+    on, and so it passes by itself."""
+
+
 class QueueRejected(DispatchError):
     """Raised when the queue answered that a request makes no sense. Waiting does not help."""
 

@@ -39,6 +39,10 @@ READ_BYTES = 16_000_000
 """How much of the log is read at once, if it is more than one event. Routing it is one call, too,
 which a server refuses above a million arguments: four for each change, where changes are split."""
 
+CLAIM_BYTES = 8_000_000
+"""How much is claimed at once, about: a claim more than that is enough. Several lanes may do so at
+the same time, and a slow way has five seconds for it."""
+
 LONGEST_DELAY_SECONDS = 10 * 365 * 86_400.0
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -87,7 +91,11 @@ def bound_to(mark: str | None, after: str | None, is_last: bool) -> Sequence[str
 
 
 def read_log(keys: LogKeys, after: str, count: int) -> Evaluation:
-    return Evaluation(script("read_log"), (keys.stream,), (after, count, READ_BYTES))
+    return read_stream(keys.stream, after, count)
+
+
+def read_stream(stream: str, after: str, count: int) -> Evaluation:
+    return Evaluation(script("read_log"), (stream,), (after, count, READ_BYTES))
 
 
 def wait_for_log(keys: LogKeys, after: str, count: int, block_seconds: float) -> Command:
@@ -98,15 +106,25 @@ def wait_for_log(keys: LogKeys, after: str, count: int, block_seconds: float) ->
 # --- the lanes ---------------------------------------------------------------------------
 
 
+def start(keys: LaneKeys, at: str | bytes) -> Evaluation:
+    return Evaluation(script("start"), (keys.cursor, keys.stream), (at,))
+
+
 def route(
-    keys: LaneKeys, after: str, upto: str, entries: Sequence[Entry], dead: Sequence[DeadEntry]
+    keys: LaneKeys,
+    after: str,
+    upto: str,
+    entries: Sequence[Entry],
+    dead: Sequence[DeadEntry],
+    squeeze: bool = False,
 ) -> Evaluation:
-    arguments: list[Any] = [after, upto, len(entries)]
+    arguments: list[Any] = [after, upto, int(squeeze), len(entries)]
     for entry in entries:
         arguments += lane_words(entry)
     for letter in dead:
         arguments += dead_words(letter)
-    return Evaluation(script("route"), (keys.cursor, keys.stream, keys.dead), arguments)
+    touched = (keys.cursor, keys.stream, keys.dead, keys.due)
+    return Evaluation(script("route"), touched, arguments)
 
 
 def enqueue(keys: LaneKeys, entry: Entry) -> Command:
@@ -135,7 +153,7 @@ def claim(
     return Evaluation(
         script("claim"),
         (keys.stream, keys.paused, keys.breaker, keys.limit),
-        (GROUP, consumer, count, *_allowed(limit, probe)),
+        (GROUP, consumer, count, *_allowed(limit, probe), CLAIM_BYTES),
     )
 
 
@@ -151,9 +169,8 @@ def _allowed(limit: RateLimit | None, probe: bool) -> Sequence[str | int]:
     return (int(probe), repr(limit.interval_seconds * 1_000_000), limit.burst)
 
 
-def make_group(keys: LaneKeys) -> Command:
-    """From the start of the lane: a group that was lost is made anew for all that is there."""
-    return ("XGROUP", "CREATE", keys.stream, GROUP, "0", "MKSTREAM")
+def make_group(keys: LaneKeys) -> Evaluation:
+    return Evaluation(script("make_group"), (keys.stream,), (GROUP,))
 
 
 def renew(keys: LaneKeys, claims: Sequence[Claim]) -> Evaluation:
@@ -173,7 +190,7 @@ def reclaim(
     return Evaluation(
         script("reclaim"),
         (keys.stream, keys.strikes, keys.paused, keys.breaker, keys.limit),
-        (GROUP, consumer, lease_ms, count, *_allowed(limit, probe)),
+        (GROUP, consumer, lease_ms, count, *_allowed(limit, probe), CLAIM_BYTES),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,7 +25,9 @@ class Connected:
         lanes: Sequence[str] = (),
         timeout_seconds: float = 5.0,
     ) -> None:
-        self._wire = AsyncWire(find_url, timeout_seconds)
+        self.full = asyncio.Event()
+        """As ``Queue.full``."""
+        self._wire = AsyncWire(find_url, timeout_seconds, self.full.set)
         self._log = LogKeys(prefix)
         self._workers = WorkerKeys(prefix)
         self._prefix = prefix

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from kinto_dispatch.queue.protocol import QueueHealth
+from kinto_dispatch.queue.protocol import NEARLY_FULL, QueueHealth
 
 
 OLDEST = (6, 2)
-NEARLY_FULL = 0.9
 
 
 def read_info(text: bytes) -> Mapping[str, str]:
@@ -72,11 +71,17 @@ def _memory(info: Mapping[str, str]) -> Iterator[str]:
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         yield (
-            f"The server may drop what is queued without a word (maxmemory-policy is {policy}). "
-            "Set maxmemory-policy noeviction."
+            f"The server may drop what is queued without a word (maxmemory-policy is {policy}; "
+            f"{_number(info, 'evicted_keys'):,} keys of whatever kind since its start), and nobody "
+            "can tell which deliveries were among it. Set maxmemory-policy noeviction."
         )
     used, limit = _number(info, "used_memory"), _number(info, "maxmemory")
-    if limit and used > NEARLY_FULL * limit:
+    if limit and used >= limit:
+        yield (
+            f"The server is full, it uses {used:,} of {limit:,} bytes of maxmemory: nothing new "
+            "is taken until what waits has been delivered. Raise maxmemory."
+        )
+    elif used > NEARLY_FULL * limit > 0:
         yield f"The server uses {used:,} of {limit:,} bytes of maxmemory. Raise maxmemory."
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from kinto_dispatch.errors import QueueUnavailable
 from kinto_dispatch.limit import RateLimit
 from kinto_dispatch.queue import commands
 from kinto_dispatch.queue.connected import Connected
 from kinto_dispatch.queue.entries import to_claim
+from kinto_dispatch.queue.portions import Portion
 from kinto_dispatch.queue.protocol import START_OF_LOG, Claim, DeadEntry, Entry, Settlement
 from kinto_dispatch.queue.wire import NoGroup
 
@@ -26,15 +29,24 @@ class LanesPart(Connected):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._held_back: set[str] = set()
+        self._portions: dict[str, Portion] = defaultdict(lambda: Portion(commands.CLAIM_BYTES))
 
     # --- in ------------------------------------------------------------------------------
 
     async def route(
-        self, lane: str, after: str, upto: str, entries: Sequence[Entry], dead: Sequence[DeadEntry]
+        self,
+        lane: str,
+        after: str,
+        upto: str,
+        entries: Sequence[Entry],
+        dead: Sequence[DeadEntry],
+        *,
+        squeeze: bool = False,
     ) -> str:
         """As ``Queue.route``; ``START_OF_LOG`` where the lane has no cursor, since the server has
         lost its memory. One call whatever its size."""
-        cursor = await self._ask(commands.route(self._keys(lane), after, upto, entries, dead))
+        request = commands.route(self._keys(lane), after, upto, entries, dead, squeeze)
+        cursor = await self._ask(request)
         return cursor.decode() if cursor else START_OF_LOG
 
     async def enqueue(self, lane: str, entries: Sequence[Entry]) -> None:
@@ -109,12 +121,34 @@ class LanesPart(Connected):
         """New entries, which are claimed by the call that waits for them."""
         if lane in self._held_back and await self._rests(lane, block_seconds):
             return []
-        entries, is_held_back = await self._read(lane, consumer, count, block_seconds)
+        entries, is_held_back = await self._read_portions(lane, consumer, count, block_seconds)
         if is_held_back:
             self._held_back.add(lane)
             await self.release(lane, [to_claim(lane, raw, consumer, 1) for raw in entries])
             return []
         return entries
+
+    async def _read_portions(
+        self, lane: str, consumer: str, count: int, block_seconds: float
+    ) -> tuple[Sequence[Any], bool]:
+        """As ``_read``, in portions that are not too large for an answer; waits for the first."""
+        entries: list[Any] = []
+        portion, size, is_held_back = self._portions[lane], 0, False
+        while (wanted := portion.of(count - len(entries), size)) and not is_held_back:
+            try:
+                some, is_held_back = await self._read(lane, consumer, wanted, block_seconds)
+            except QueueUnavailable:
+                portion.failed()
+                if not entries:
+                    raise
+                break  # What was claimed is held, and whoever asks next hears of it.
+            sizes = [sum(map(len, fields or ())) for _, fields in some]
+            portion.came(sizes)
+            entries += some
+            size, block_seconds = size + sum(sizes), 0.0
+            if len(some) < wanted:
+                break
+        return entries, is_held_back
 
     async def _rests(self, lane: str, seconds: float) -> bool:
         """Wait if the lane is still held back."""

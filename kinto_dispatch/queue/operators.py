@@ -17,6 +17,11 @@ from kinto_dispatch.queue.protocol import START_OF_LOG, DeadLetter, LaneStatus, 
 IDLE_CONSUMER_SECONDS = 3600.0
 """A consumer of which nothing was heard for that long was of a worker that died."""
 
+SAMPLES = 100
+"""How many nodes of a stream the server looks at to tell its size."""
+
+SHRINKS = 10
+
 RECORD_PAGE = 20
 """Entries of attempt records read at once; each may hold a thousand of them."""
 
@@ -77,8 +82,8 @@ class OperatorsPart(Connected):
         self, lane: str, after: str = START_OF_LOG, count: int = 1000
     ) -> Sequence[DeadLetter]:
         """As ``Queue.dead_letters``."""
-        key = self._keys(lane).dead
-        found = await self._ask(("XRANGE", key, f"({after}", "+", "COUNT", count))
+        request = commands.read_stream(self._keys(lane).dead, after, count)
+        found = await self._ask(request)
         return [to_letter(lane, raw) for raw in found]
 
     async def replay_dead(self, lane: str, letters: Sequence[DeadLetter]) -> int:
@@ -112,10 +117,31 @@ class OperatorsPart(Connected):
             start = f"({last}"
         return records[:count]
 
-    async def prune(self, lane: str, attempts_before_ms: int, dead_before_ms: int) -> int:
+    async def prune(
+        self,
+        lane: str,
+        attempts_before_ms: int,
+        dead_before_ms: int,
+        attempts_max_bytes: int | None = None,
+    ) -> int:
         """As ``Queue.prune``. Also forgets the consumers of workers that died."""
         request = commands.prune(
             self._keys(lane), attempts_before_ms, dead_before_ms, IDLE_CONSUMER_SECONDS
         )
         pruned: int = await self._ask(request)
+        if attempts_max_bytes is not None:
+            pruned += await self._shrink(self._keys(lane).attempts, attempts_max_bytes)
         return pruned
+
+    async def _shrink(self, key: str, max_bytes: int) -> int:
+        """Trim a stream until it fits, in some steps: its entries differ in what they weigh."""
+        trimmed = 0
+        for _ in range(SHRINKS):
+            used, length = await self._wire.run(
+                ("MEMORY", "USAGE", key, "SAMPLES", SAMPLES), ("XLEN", key)
+            )
+            if not length or used <= max_bytes:
+                break
+            kept = min(length - 1, length * max_bytes // used)
+            trimmed += await self._ask(("XTRIM", key, "MAXLEN", "=", kept))
+        return trimmed

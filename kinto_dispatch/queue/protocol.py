@@ -8,6 +8,7 @@ router saw it, so any number of routers can run and each event enters a lane exa
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -16,6 +17,9 @@ from kinto_dispatch.limit import RateLimit
 
 
 START_OF_LOG = "0-0"
+
+NEARLY_FULL = 0.9
+"""From which share of its memory on a server is short of it."""
 
 DeadKind = Literal["refused", "failed", "poison"]
 
@@ -154,6 +158,16 @@ class QueueHealth:
     max_memory_bytes: int
     warnings: tuple[str, ...] = field(default=())
 
+    @property
+    def is_short_of_memory(self) -> bool:
+        """Whether it soon takes nothing more. A server without bound never is."""
+        return self.used_memory_bytes > NEARLY_FULL * self.max_memory_bytes > 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it takes nothing more."""
+        return self.used_memory_bytes >= self.max_memory_bytes > 0
+
 
 class Log(Protocol):
     """The producer's side, used in Kinto's web processes: blocking, thread-safe, fork-safe."""
@@ -180,6 +194,10 @@ class Queue(Protocol):
     ``QueueRejected`` is raised where the server does not understand us: a bug, and no reason to
     wait.
     """
+
+    full: asyncio.Event
+    """Set whenever the server had no memory for what was asked; for those who can make room, and
+    cleared by them."""
 
     # --- the log -------------------------------------------------------------------------
 
@@ -220,10 +238,22 @@ class Queue(Protocol):
         """How far each lane has been routed; for a lane never routed, where it begins."""
 
     async def route(
-        self, lane: str, after: str, upto: str, entries: Sequence[Entry], dead: Sequence[DeadEntry]
+        self,
+        lane: str,
+        after: str,
+        upto: str,
+        entries: Sequence[Entry],
+        dead: Sequence[DeadEntry],
+        *,
+        squeeze: bool = False,
     ) -> str:
         """Append ``entries`` and move the cursor from ``after`` to ``upto``, or do nothing if the
-        cursor stands elsewhere. Returns where it stands now."""
+        cursor stands elsewhere. Returns where it stands now.
+
+        Raises ``QueueFull`` where there is no memory for ``entries``. With ``squeeze``, which is
+        for few, they pass all the same into a lane in which nothing waits for anything: what is in
+        the log could never leave it otherwise.
+        """
 
     async def fetch(
         self,
@@ -235,7 +265,8 @@ class Queue(Protocol):
         limit: RateLimit | None = None,
         probe: bool = False,
     ) -> Sequence[Claim]:
-        """Claim at most ``count`` new deliveries in lane order, waiting for the first.
+        """Claim at most ``count`` new deliveries in lane order, waiting for the first; fewer of
+        those that are large.
 
         With ``limit`` no more than it grants by now: each claim, by whatever worker, takes a
         token, and while there is none the deliveries wait in the lane. From a lane that is paused,
@@ -307,7 +338,8 @@ class Queue(Protocol):
     async def dead_letters(
         self, lane: str, after: str = START_OF_LOG, count: int = 1000
     ) -> Sequence[DeadLetter]:
-        """Dead letters oldest first, a page at a time."""
+        """Dead letters oldest first, a page at a time: at most ``count``, fewer of those that are
+        large, and none only at the end."""
 
     async def replay_dead(self, lane: str, letters: Sequence[DeadLetter]) -> int:
         """Move dead letters back into the lane as first attempts marked ``replay``; how many."""
@@ -326,8 +358,16 @@ class Queue(Protocol):
     async def pause(self, lane: str, paused: bool) -> None:
         """While paused a lane fills and nobody fetches from it."""
 
-    async def prune(self, lane: str, attempts_before_ms: int, dead_before_ms: int) -> int:
-        """Forget attempt records and dead letters older than that; how many."""
+    async def prune(
+        self,
+        lane: str,
+        attempts_before_ms: int,
+        dead_before_ms: int,
+        attempts_max_bytes: int | None = None,
+    ) -> int:
+        """Forget attempt records and dead letters older than that, and of the records also the
+        oldest above ``attempts_max_bytes``, as the server estimates them; how many. Records of
+        one settling count as one."""
 
     async def health(self) -> QueueHealth:
         """Ask the server about itself."""

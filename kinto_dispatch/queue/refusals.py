@@ -8,10 +8,14 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 import redis
 
-from kinto_dispatch.errors import QueueRejected, QueueUnavailable
+from kinto_dispatch.errors import QueueFull, QueueRejected, QueueUnavailable
 
 
 WANTS_PASSWORD = ("it wants a password", "Put user and password into queue_url.")
+FULL = (
+    "maxmemory is reached, so it takes nothing more",
+    "Raise maxmemory, or let the workers drain it: settling goes on meanwhile.",
+)
 WRONG_PASSWORD = ("it refuses the password", "Correct user and password in queue_url.")
 
 REFUSALS = (
@@ -23,11 +27,7 @@ REFUSALS = (
     ("invalid password", *WRONG_PASSWORD),
     ("without any password", "it has no password", "Take the password out of queue_url."),
     ("NOPERM", "its ACL forbids a command that is needed", "Allow it to the user of queue_url."),
-    (
-        "maxmemory",
-        "maxmemory is reached, so it takes nothing more",
-        "Raise maxmemory, or let the workers drain it: settling goes on meanwhile.",
-    ),
+    ("maxmemory", *FULL),
     ("MISCONF", "it cannot write to its disk", "Its log says why; often the disk is full."),
     ("READONLY", "it is a replica and takes no writes", "Point queue_url to the primary."),
     ("LOADING", "it is still loading its data", "Wait; it is tried again."),
@@ -73,7 +73,8 @@ def explained(url: str, error: BaseException) -> QueueUnavailable | QueueRejecte
     """The error in words, never with the password, and what to do."""
     known = _without_words(error) or _by_words(error)
     if known is not None:
-        return QueueUnavailable(without_password(url), *known)
+        kind = QueueFull if known == FULL else QueueUnavailable
+        return kind(without_password(url), *known)
     said = _discreet(url, str(error) or type(error).__name__)
     if isinstance(error, redis.ResponseError) and _code(error) == "ERR":
         return QueueRejected(without_password(url), said)

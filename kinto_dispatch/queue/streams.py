@@ -9,12 +9,9 @@ from kinto_dispatch.queue.connected import Connected
 from kinto_dispatch.queue.entries import position, to_log_entry
 from kinto_dispatch.queue.health import read_info
 from kinto_dispatch.queue.lanes import LanesPart
-from kinto_dispatch.queue.operators import OperatorsPart
+from kinto_dispatch.queue.operators import SAMPLES, OperatorsPart
 from kinto_dispatch.queue.protocol import START_OF_LOG, LogEntry
 
-
-SAMPLES = 100
-"""How many nodes of the log the server looks at to tell its size."""
 
 CUTS = 20
 LEAST_CUT = 0.05
@@ -106,7 +103,7 @@ class LogPart(Connected):
             starts = await self._ask(commands.register(self._log, missing))
             await self._wire.run(
                 *(
-                    ("SET", self._keys(lane).cursor, start, "NX")
+                    commands.start(self._keys(lane), start)
                     for lane, start in zip(missing, starts, strict=True)
                 )
             )

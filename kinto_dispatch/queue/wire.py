@@ -20,7 +20,7 @@ import redis
 import redis.asyncio
 from hiredis import pack_command
 
-from kinto_dispatch.errors import DispatchError, QueueUnavailable
+from kinto_dispatch.errors import DispatchError, QueueFull, QueueUnavailable
 from kinto_dispatch.queue.refusals import explained, without_password
 from kinto_dispatch.queue.scripting import Command, Evaluation
 
@@ -29,6 +29,10 @@ MOST_CONNECTIONS = 10_000
 """No bound worth the name: each lane of each worker keeps one, and each thread of Kinto."""
 
 SHORTEST_SECONDS = 0.001
+
+SLOWEST_BYTES_PER_SECOND = 1_000_000
+"""A call of a worker gets time for its bytes on top of its time-out, at this rate: what is large
+takes long on its way and at the server, and would otherwise fail again and again."""
 
 OPTIONS: dict[str, Any] = {
     "max_connections": MOST_CONNECTIONS,
@@ -161,11 +165,18 @@ def _is_quiet(connection: Any) -> bool:
 
 
 class AsyncWire:
-    """As ``Wire``, for the tasks of one event loop. ``find_url`` runs in a thread."""
+    """As ``Wire``, for the tasks of one event loop. ``find_url`` runs in a thread, ``on_full`` is
+    called whenever the server had no memory for what was asked."""
 
-    def __init__(self, find_url: Callable[[], str], timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        find_url: Callable[[], str],
+        timeout_seconds: float,
+        on_full: Callable[[], None] = lambda: None,
+    ) -> None:
         self._find_url = find_url
         self._timeout_seconds = timeout_seconds
+        self._on_full = on_full
         self._url = ""
         self._is_lost = True
         self._pool: Any = None
@@ -174,18 +185,18 @@ class AsyncWire:
     async def run(
         self, *requests: Request, wait_seconds: float = 0.0, checked: bool = True
     ) -> list[Any]:
-        """As ``Wire.run``. ``wait_seconds`` is what the requests themselves may wait for. With
-        ``checked`` false a refusal is returned in its place instead of raised."""
+        """As ``Wire.run``, but that a call may take longer the larger it is. ``wait_seconds`` is
+        what the requests themselves may wait for. With ``checked`` false a refusal is returned in
+        its place instead of raised."""
         if not requests:
             return []
         pool = await self._connected() if self._is_lost else self._pool
         limit = self._timeout_seconds + wait_seconds
         try:
-            async with asyncio.timeout(limit):
-                replies = await _ask(pool, [_by_digest(request) for request in requests])
-                if again := _unknown(requests, replies):
-                    texts = await _ask(pool, [request.by_text() for _, request in again])
-                    _fill_in(replies, again, texts)
+            replies = await _ask(pool, [_by_digest(request) for request in requests], limit)
+            if again := _unknown(requests, replies):
+                texts = await _ask(pool, [request.by_text() for _, request in again], limit)
+                _fill_in(replies, again, texts)
         except (redis.RedisError, OSError) as error:
             raise self._failed(error) from error
         return self.check(replies) if checked else replies
@@ -199,7 +210,10 @@ class AsyncWire:
 
     def _failed(self, error: Exception) -> DispatchError:
         self._is_lost = self._is_lost or _is_loss(error)
-        return explained(self._url, error)
+        failure = explained(self._url, error)
+        if isinstance(failure, QueueFull):
+            self._on_full()
+        return failure
 
     async def close(self) -> None:
         """Close the connections. Never raises."""
@@ -224,17 +238,19 @@ class AsyncWire:
         return self._pool
 
 
-async def _ask(pool: Any, commands: Sequence[Command]) -> list[Any]:
-    connection = await pool.get_connection()
-    try:
-        packed = [pack_command(command) for command in commands]
-        await connection.send_packed_command(packed, check_health=False)
-        return [await _async_reply(connection) for _ in commands]
-    except BaseException:
-        await connection.disconnect(nowait=True)
-        raise
-    finally:
-        await pool.release(connection)
+async def _ask(pool: Any, commands: Sequence[Command], limit_seconds: float) -> list[Any]:
+    packed = [pack_command(command) for command in commands]
+    limit_seconds += sum(map(len, packed)) / SLOWEST_BYTES_PER_SECOND
+    async with asyncio.timeout(limit_seconds):
+        connection = await pool.get_connection()
+        try:
+            await connection.send_packed_command(packed, check_health=False)
+            return [await _async_reply(connection) for _ in commands]
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            await pool.release(connection)
 
 
 def _pool(kind: Any, url: str, timeout: float | None, connect_timeout: float | None) -> Any:

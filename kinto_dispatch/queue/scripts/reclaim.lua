@@ -1,11 +1,12 @@
 -- Take over what has been idle for longer than its lease, oldest first; nothing of a paused lane,
 -- and nothing before the server has been up for a lease: all leases end while it is away, and those
--- who live need the time to renew theirs.
+-- who live need the time to renew theirs. No more than most_bytes, or one entry alone.
 -- KEYS stream strikes paused breaker limit
--- ARGV group consumer lease_ms count probe interval_us burst
+-- ARGV group consumer lease_ms count probe interval_us burst most_bytes
 -- Returns {{id token strikes fields}..., {id of an entry that is gone}...}.
 local PAGE = 100
 local taken, gone, from, wanted = {}, {}, '-', tonumber(ARGV[4])
+local bytes, most_bytes = 0, tonumber(ARGV[8])
 if is_held_back(KEYS[3], KEYS[4], ARGV[5]) then return {taken, gone} end
 
 local function has_been_up_ms()
@@ -25,6 +26,7 @@ local function take_over(id, token)
   )[1]
   if claimed and claimed[2] then
     taken[#taken + 1] = {id, token, redis.call('HGET', KEYS[2], id) or '0', claimed[2]}
+    for _, value in ipairs(claimed[2]) do bytes = bytes + #value end
   else
     -- Deleted while it was pending: servers before 7.0 keep it in their list of what is pending.
     redis.call('XACK', KEYS[1], ARGV[1], id)
@@ -33,11 +35,15 @@ local function take_over(id, token)
   end
 end
 
-while #taken < wanted do
+local function wants_more()
+  return #taken < wanted and bytes < most_bytes
+end
+
+while wants_more() do
   local page = redis.pcall('XPENDING', KEYS[1], ARGV[1], 'IDLE', ARGV[3], from, '+', PAGE)
   if not page[1] then break end
   for _, pending in ipairs(page) do
-    if #taken < wanted then take_over(pending[1], pending[4] + 1) end
+    if wants_more() then take_over(pending[1], pending[4] + 1) end
     from = '(' .. pending[1]
   end
 end

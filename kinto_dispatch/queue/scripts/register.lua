@@ -1,4 +1,5 @@
--- Make lanes known; a new one begins at the end of the log as it stands now.
+-- Make lanes known; a new one begins at the end of the log as it stands now. Passes where memory is
+-- full, or no worker could start that empties it.
 -- KEYS stream lanes; ARGV lane...
 -- Returns where each begins.
 local starts, last = {}, nil
@@ -14,6 +15,7 @@ for i = 1, #ARGV do
   if not start then
     last = last or end_of_log()
     start = last
+    pass_where_full(KEYS[1])
     redis.call('HSET', KEYS[2], ARGV[i], start)
   end
   starts[i] = start

