@@ -14,6 +14,7 @@ from urllib.parse import parse_qs
 
 import pytest
 import requests
+from apprise.plugins.discord import NotifyDiscord
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -139,6 +140,20 @@ def test_one_after_the_other_nobody_waits(smtp_server: LocalSmtp) -> None:
     for _ in range(3):
         assert isinstance(channel.call_async(make_event(), make_delivery()), Delivered)
     assert time.monotonic() - started < 5.5
+
+
+def test_a_service_that_wants_to_wait_waits_in_its_lane(
+    http_sink: LocalHttp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it keeps no thread; Discord would be waited for inside of the attempt."""
+    monkeypatch.setattr(NotifyDiscord, "notify_url", http_sink.url)
+    later = str(int(time.time()) + 20)
+    headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": later, "Retry-After": "20"}
+    http_sink.answer(429, b"slow down", headers)
+    started = time.monotonic()
+    assert send(f"discord://4174216298/{SECRET}") == Retry("Discord: 429 slow down", 20.0)
+    assert time.monotonic() - started < 10
+    assert len(http_sink.requests) == 1
 
 
 # --- record data ---------------------------------------------------------------------------

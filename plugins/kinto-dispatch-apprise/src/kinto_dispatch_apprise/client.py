@@ -29,8 +29,6 @@ LISTS = ("targets", "channels", "topics", "rooms", "users")
 PASSING = (408, 425, 429)
 # Icons would be loaded from somebody else's server.
 ASSET = AppriseAsset(app_id="Kinto", image_url_mask="", storage_mode="memory")
-# Sends once and at once, since the lane repeats and paces, and tells of every failure.
-PLAIN = {"retry": 0, "optional": False, "throttle": lambda *_, **__: None}
 
 
 class AppriseClient:
@@ -85,7 +83,8 @@ class AppriseClient:
                 body_format=NotifyFormat.HTML if as_html else NotifyFormat.TEXT,
             )
         except Exception as error:
-            current.error = current.error or error
+            if not current.answers:
+                current.error = current.error or error
             return False
 
     def _service(self) -> NotifyBase:
@@ -96,11 +95,17 @@ class AppriseClient:
                 "one URL that Apprise understands, as in discord://webhook_id/webhook_token;"
                 " try it with: apprise -vv --dry-run URL"
             )
-        vars(service).update(PLAIN)
+        vars(service).update(retry=0, throttle=_go_on)  # the lane repeats, and has a rate limit
         return service
 
     def _shown(self, text: str) -> str:
         return f"{self._name}: {' '.join(self._secrets.sub('***', text).split())}"[:LONGEST_REASON]
+
+
+def _go_on(last_io: object = None, wait: float | None = None) -> None:
+    """Instead of the pause that a service makes: what it has to wait for ends the attempt."""
+    if wait:
+        raise RuntimeError(f"wants to wait for {wait:g} s")
 
 
 def _check_single(service: NotifyBase) -> None:
