@@ -10,9 +10,11 @@ import time
 import uuid
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
+from kinto_dispatch.housekeeping import Housekeeper
 from kinto_dispatch.lane import Lane
 from kinto_dispatch.patience import Patience
 from kinto_dispatch.plugins import Channel, Configuration
@@ -27,7 +29,6 @@ logger = logging.getLogger(__name__)
 
 BEAT_SECONDS = 2.0
 BEAT_TTL_SECONDS = 10.0
-HOUSEKEEPING_SECONDS = 60.0
 IDLE_CHECK_SECONDS = 0.1
 
 LEAVE_SECONDS = 2.0
@@ -67,28 +68,30 @@ class Worker:
         """Work until ``stop`` is called, or with ``burst`` until everything due is settled."""
         queue = open_queue(self._settings)
         relay = open_relay(self._settings, queue)
+        names = [channel.name for channel in self._configuration.async_channels]
+        housekeeper = Housekeeper(queue, names, self._settings, self._patience)
         try:
-            await self._reach(queue)
-            await self._work(queue, relay)
+            await self._reach(queue, housekeeper)
+            await self._work(queue, relay, housekeeper)
         finally:
             await self._leave(queue)
 
     # --- start ---------------------------------------------------------------------------
 
-    async def _reach(self, queue: Queue) -> None:
+    async def _reach(self, queue: Queue, housekeeper: Housekeeper) -> None:
         """Wait until the queue is there; it may come up after the worker. Somebody waits for the
         end of a burst, though, and is told."""
         if self._options.burst:
-            await self._register(queue)
+            await self._register(queue, housekeeper)
             return
         while not self._stopping.is_set():
-            if await self._patience.attempt(lambda: self._register(queue), "the worker"):
+            step = partial(self._register, queue, housekeeper)
+            if await self._patience.attempt(step, "the worker"):
                 return
 
-    async def _register(self, queue: Queue) -> bool:
+    async def _register(self, queue: Queue, housekeeper: Housekeeper) -> bool:
         await queue.register([channel.name for channel in self._configuration.async_channels])
-        for warning in (await queue.health()).warnings:
-            logger.warning("queue.unfit %s", warning)
+        await housekeeper.look()
         return True
 
     def _wanted(self) -> Sequence[Channel]:
@@ -102,20 +105,22 @@ class Worker:
 
     # --- work ----------------------------------------------------------------------------
 
-    async def _work(self, queue: Queue, relay: Relay | None) -> None:
+    async def _work(self, queue: Queue, relay: Relay | None, housekeeper: Housekeeper) -> None:
         channels = self._configuration.async_channels
         router = Router(queue, channels, self._patience)
         self._lanes = [self._lane(channel, queue) for channel in self._wanted()]
         logger.info("worker.started name=%s channels=%s", self.name, self._lane_names())
         background: list[Coroutine[Any, Any, None]]
-        background = [self._heart(queue), self._keep_house(queue)]
+        background = [self._heart(queue), housekeeper.run(self._stopping)]
         if channels:
             background.append(router.run(self._stopping))
         if relay is not None:
             background.append(relay.run(self._stopping))
         if self._options.burst:
-            background.append(self._stop_when_idle(queue, relay))
+            background.append(self._stop_when_idle(queue, relay, router))
         await self._run_lanes([asyncio.ensure_future(work) for work in background])
+        if self._options.burst and router.troubles:
+            raise next(iter(router.troubles.values()))
 
     def _lane(self, channel: Channel, queue: Queue) -> Lane:
         return Lane(
@@ -164,52 +169,36 @@ class Worker:
             "version": version("kinto-dispatch"),
             "started_at": self._started_at,
             "channels": self._lane_names(),
+            "routes": [channel.name for channel in self._configuration.async_channels],
             "in_flight": self._in_flight(),
             "stuck": [lane.name for lane in self._lanes if lane.is_stuck],
         }
 
-    async def _keep_house(self, queue: Queue) -> None:
-        while not self._stopping.is_set():
-            await self._patience.attempt(lambda: self._tidy(queue), "housekeeping")
-            await self._patience.pause(HOUSEKEEPING_SECONDS)
-
-    async def _tidy(self, queue: Queue) -> None:
-        """Forget what is older than its retention, but nothing that a lane still has to read."""
-        now, settings = time.time(), self._settings
-        names = [channel.name for channel in self._configuration.async_channels]
-        for name in names:
-            await queue.prune(
-                name,
-                int((now - settings.attempts_retention_seconds) * 1000),
-                int((now - settings.dead_retention_seconds) * 1000),
-            )
-        if names:
-            cursors = await queue.cursors(names)
-            before = int((now - settings.log_retention_seconds) * 1000)
-            keep_from = min(cursors.values(), key=position)
-            await queue.trim_log(before, keep_from, settings.log_max_bytes)
-
-    async def _stop_when_idle(self, queue: Queue, relay: Relay | None) -> None:
+    async def _stop_when_idle(self, queue: Queue, relay: Relay | None, router: Router) -> None:
         """Two idle looks in a row, since a delivery can be between two places during one."""
         quiet = 0
         while quiet < 2 and not self._stopping.is_set():
             idle = await self._patience.attempt(
-                lambda: self._is_idle(queue, relay), "looking for work"
+                lambda: self._is_idle(queue, relay, router), "looking for work"
             )
             quiet = quiet + 1 if idle else 0
             await self._patience.pause(IDLE_CHECK_SECONDS)
         self.stop()
 
-    async def _is_idle(self, queue: Queue, relay: Relay | None) -> bool:
-        """Nothing waits in the outbox, in the log, or in a lane that this worker runs."""
+    async def _is_idle(self, queue: Queue, relay: Relay | None, router: Router) -> bool:
+        """Nothing waits in the outbox, in the log, or in a lane that this worker runs; but for
+        what cannot be routed, which is told at the end."""
         if relay is not None and await relay.waiting():
             return False
-        names = [channel.name for channel in self._configuration.async_channels]
-        if not names:
-            return True
-        first = min((await queue.cursors(names)).values(), key=position)
-        if await queue.read_log(first, 1):
-            return False
+        names = [
+            channel.name
+            for channel in self._configuration.async_channels
+            if channel.name not in router.troubles
+        ]
+        if names:
+            first = min((await queue.cursors(names)).values(), key=position)
+            if await queue.read_log(first, 1):
+                return False
         if self._in_flight():
             return False
         # What is paused, or whose destination does not answer, is for another time.

@@ -83,6 +83,10 @@ def append(
     )
 
 
+def forget_ids(keys: LogKeys) -> Evaluation:
+    return Evaluation(script("forget_ids"), (keys.seen,), (WINDOW_MS,))
+
+
 def bound_to(mark: str | None, after: str | None, is_last: bool) -> Sequence[str | int]:
     """How an append is bound to marks, for ``append.lua``."""
     if mark is None:

@@ -72,8 +72,8 @@ def _memory(info: Mapping[str, str]) -> Iterator[str]:
     if policy != "noeviction":
         yield (
             f"The server may drop what is queued without a word (maxmemory-policy is {policy}; "
-            f"{_number(info, 'evicted_keys'):,} keys of whatever kind since its start), and nobody "
-            "can tell which deliveries were among it. Set maxmemory-policy noeviction."
+            f"{_number(info, 'evicted_keys'):,} keys of any kind since its start), and nobody can "
+            "tell which deliveries were among it. Set maxmemory-policy noeviction."
         )
     used, limit = _number(info, "used_memory"), _number(info, "maxmemory")
     if limit and used >= limit:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 FIRST = 16
-"""Where nothing is known of what waits in a lane: with events of 5 MB that is much, but it comes."""
+"""Where nothing is known of what waits in a lane. With events of 5 MB that is much, but comes."""
 
 LARGEST = 1 << 16
 

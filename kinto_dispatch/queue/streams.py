@@ -70,9 +70,11 @@ class LogPart(Connected):
         return [to_log_entry(raw) for raw in found]
 
     async def trim_log(self, before_ms: int, keep_from: str, max_bytes: int) -> int:
-        """As ``Queue.trim_log``. The size of the log is the server's estimate."""
+        """As ``Queue.trim_log``. The size of the log is the server's estimate. Ids that an append
+        would not look for any more go as well."""
         oldest = min(f"{max(0, before_ms)}-0", keep_from, key=position)
         trimmed = await self._trim(oldest)
+        await self._ask(commands.forget_ids(self._log))
         for _ in range(CUTS):
             used = await self._ask(("MEMORY", "USAGE", self._log.stream, "SAMPLES", SAMPLES)) or 0
             first = await self._ask(("XRANGE", self._log.stream, "-", "+", "COUNT", 1))

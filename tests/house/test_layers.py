@@ -17,7 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("hookspecs", "settings", "route", "render"),
     ("queue", "outbox", "plugins"),
     ("patience", "attempt", "capture"),
-    ("quarantine", "relay", "router"),
+    ("quarantine", "relay", "router", "housekeeping"),
     ("lane", "listener"),
     ("worker",),
     ("testing",),
