@@ -23,8 +23,9 @@ AFTERTHOUGHT_SECONDS = 0.03
 class Recorder:
     """A destination that takes ``delay_seconds`` until it has a delivery, and then says so.
 
-    It turns away every ``retry_every``th delivery on its first two attempts, and every
-    ``reject_every``th for good: by the key alone, so that a repeat meets the same answer.
+    It turns away every ``retry_every``th delivery on its first attempt and a third of those on the
+    second, and every ``reject_every``th for good: by the key alone, so that a repeat meets the
+    same answer.
     """
 
     class Settings(BaseModel):
@@ -62,12 +63,17 @@ class Recorder:
         )
         return answer
 
+    def _is_early(self, number: int, attempt: int) -> bool:
+        """A third has to come a third time. Were it all of them, the second attempts that come
+        together after a re-feed would look like a destination that is down."""
+        return attempt == 1 or (attempt == 2 and number % 3 == 0)
+
     def _answer(self, delivery: Delivery) -> tuple[str, Outcome]:
         number = zlib.crc32(delivery.key.encode())
         if self._settings.reject_every and number % self._settings.reject_every == 0:
             return "rejected", Rejected("refused by the receiver")
-        is_early = delivery.attempt <= 2
-        if self._settings.retry_every and number % self._settings.retry_every == 1 and is_early:
+        every = self._settings.retry_every
+        if every and number % every == 1 and self._is_early(number // every, delivery.attempt):
             return "retry", Retry("not now")
         return "delivered", Delivered()
 
