@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3; do \
 	if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
 	then echo $$python; break; fi; done)
 
-.PHONY: help install demo test lint types wheels bench chaos ci clean
+.PHONY: help install demo test lint types wheels bench chaos fuzz ci clean
 
 help:  ## Show what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,9 @@ bench: install  ## Measure, as ratios in one run
 
 chaos: install  ## Kill everything for five minutes and compare sets; SECONDS=60 for less, SEED=1 for the same
 	$(BIN)/python -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+
+fuzz: install  ## Attack what reads the data of others for five minutes; SECONDS=10 for each target, SEED=1 for the same
+	$(BIN)/python -m tests.fuzz all $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 ci: lint types test demo wheels  ## What CI runs
 	$(MAKE) chaos SECONDS=60

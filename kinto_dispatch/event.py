@@ -11,6 +11,9 @@ import msgspec
 from kinto_dispatch.errors import UndecodableEvent
 
 
+LONGEST_REASON = 300
+
+
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """One object's part of an event.
 
@@ -78,7 +81,8 @@ def _decode_with_stdlib(body: bytes, error: Exception) -> Event:
     try:
         return msgspec.convert(json.loads(body), type=Event)
     except (ValueError, RecursionError, msgspec.ValidationError):
-        raise UndecodableEvent(str(error), body) from error
+        # It names the place, which may be a thousand levels deep.
+        raise UndecodableEvent(str(error)[:LONGEST_REASON], body) from error
 
 
 _encoder = msgspec.json.Encoder()

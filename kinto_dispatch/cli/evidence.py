@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from kinto_dispatch.cli.pages import (
     log_entries,
     read_event,
 )
+from kinto_dispatch.cli.times import seconds_of
 
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ async def _changes_of(queue: Queue, uri: str) -> AsyncIterator[Found]:
 
 
 def _distance(found: Found, at: float) -> float:
-    return abs(found.event.timestamp / 1000 - at)
+    return abs(seconds_of(found.event.timestamp) - at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ async def fates_of(
     now, and of those that are on record. The lane itself cannot be searched; ``cursor`` is how
     far it has been routed."""
     attempts: Mapping[str, list[AttemptRecord]] = defaultdict(list)
-    async for record in attempt_records(queue, channel.name, found.event.timestamp / 1000):
+    async for record in attempt_records(queue, channel.name, _earliest(found)):
         if record.event_id == found.event.id:
             attempts[record.key].append(record)
     dead: Mapping[str, list[DeadLetter]] = defaultdict(list)
@@ -104,6 +106,17 @@ async def fates_of(
         Fate(key, _state(attempts[key], dead[key]) or untouched, attempts[key], dead[key])
         for key in keys
     ]
+
+
+def _earliest(found: Found) -> float:
+    """From when on there may be attempts. The event's own time may lie in the future, since
+    clients of Kinto may write it; it came into the log before it was attempted."""
+    from kinto_dispatch.router import position
+
+    at = seconds_of(found.event.timestamp)
+    if found.position is not None:
+        return min(at, position(found.position)[0] / 1000)
+    return at if at < time.time() else 0.0
 
 
 def _wanted_keys(channel: Channel, event: Event) -> Sequence[str]:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
-from kinto_dispatch.cli.times import iso
+from kinto_dispatch.cli.times import iso, seconds_of
 from kinto_dispatch.errors import UndecodableEvent
 
 
@@ -71,7 +71,7 @@ def decode_record(record: bytes) -> AttemptRecord | None:
 
     try:
         return msgspec.json.decode(record, type=AttemptRecord)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         logger.warning("attempts.undecodable %s: %r", error, record[:80])
         return None
 
@@ -95,7 +95,7 @@ def event_row(event: Event) -> dict[str, Any]:
         "resource_name": event.resource_name,
         "uri": event.uri,
         "user_id": event.user_id,
-        "at": iso(event.timestamp / 1000),
+        "at": iso(seconds_of(event.timestamp)),
         "changes": [change.uri for change in event.changes],
     }
 

@@ -12,6 +12,9 @@ import rich_click as click
 
 UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
+LATEST_SECONDS = 253_402_300_799.0
+"""The end of the year 9999, as far as dates go; clients of Kinto may write later ones."""
+
 _PART = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _AGE = re.compile(rf"(?:{_PART.pattern})+")
 
@@ -56,8 +59,15 @@ def age_seconds(text: str) -> float:
 
 
 def iso(seconds: float) -> str:
-    """Seconds since the epoch as ISO 8601 in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    """Seconds since the epoch as ISO 8601 in UTC; what is before or after all dates as the first
+    or the last."""
+    known = max(0.0, min(seconds, LATEST_SECONDS))
+    return datetime.fromtimestamp(known, UTC).isoformat(timespec="milliseconds")
+
+
+def seconds_of(milliseconds: int) -> float:
+    """Kinto's timestamps as seconds; however large they are."""
+    return max(0, min(milliseconds, int(LATEST_SECONDS) * 1000)) / 1000
 
 
 def duration(seconds: float | None) -> str:

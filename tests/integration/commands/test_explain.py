@@ -140,6 +140,15 @@ def test_it_tells_what_became_of_it(site: Site, answer: str, state: str) -> None
     assert states(site.json("explain", "e"))["e:ops"] == state
 
 
+def test_an_event_of_the_future_has_a_fate(site: Site) -> None:
+    """Clients of Kinto may write any time as the last modification."""
+    event = site.publish(id="e", timestamp=4_102_444_800_000)
+    site.work()
+    assert states(site.json("explain", "e"))["e:ops"] == "delivered"
+    site.bury("ops", make_event(id="late", timestamp=event.timestamp))
+    assert states(site.json("explain", "late"))["late:ops"] == "dead"
+
+
 def test_what_was_not_attempted_yet_is_somewhere(site: Site) -> None:
     """In the log before it is routed; in the lane after that, while the channel is paused."""
     site.publish(id="e")
