@@ -11,20 +11,24 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from kinto_dispatch import Message
+from kinto_dispatch.testing import make_event
 from kinto_dispatch.testing.contract import HOSTILE
-from kinto_dispatch_email.client import as_bytes, compose
-from kinto_dispatch_email.message import Header, mail, mailbox, one_line
+from kinto_dispatch_email import EmailSettings
+from kinto_dispatch_email.message import mail, one_line
 
 
-HEADER = Header(
-    sender=mailbox("Kintö <kinto@example.org>"),
-    to=(mailbox("a@example.org"), mailbox('"Doe, Jané" <jane@example.org>')),
-    cc=(mailbox("c@example.org"),),
-    bcc=(mailbox("secret@example.org"),),
-    reply_to=(mailbox("help@example.org"),),
+PEOPLE = EmailSettings.model_validate(
+    {
+        "from": "Kintö <kinto@example.org>",
+        "recipients": 'a@example.org, "Doe, Jané" <jane@example.org>',
+        "cc": "c@example.org",
+        "bcc": "secret@example.org",
+        "reply_to": "help@example.org",
+    }
 )
 HEADERS = {
-    *("Subject", "From", "To", "Cc", "Reply-To", "Message-ID", "Date", "Auto-Submitted"),
+    *("Subject", "From", "To", "Cc", "Reply-To", "Message-ID", "In-Reply-To", "References"),
+    *("Date", "List-Id", "Auto-Submitted"),
     *("Content-Type", "MIME-Version", "Content-Transfer-Encoding"),
 }
 # What the renderer can produce: no NUL and no halves of characters.
@@ -33,7 +37,8 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 
 def composed(subject: str, text: str, html: str | None = None) -> tuple[EmailMessage, bytes]:
     """The mail as a receiver parses it, and its bytes."""
-    content = as_bytes(compose(mail(HEADER, Message(subject, text, html), "event:channel")))
+    letter = mail(PEOPLE, Message(subject, text, html), make_event(), "team", "event:team")
+    content = letter.content
     return message_from_bytes(content, _class=EmailMessage, policy=policy.default), content
 
 
@@ -52,7 +57,7 @@ def body(message: EmailMessage, kind: str = "plain") -> str:
 @example(subject="a: b", text=".\n..\n.\r\n\rFrom me\n")
 @example(subject="", text="")
 def test_subject_and_text_come_back(subject: str, text: str) -> None:
-    """Whatever they are, the reader sees them, and the headers are those of the channel."""
+    """Whatever they are, the reader sees them, and the headers are those of the channel (B14)."""
     message, content = composed(subject, text)
     assert str(message["Subject"]).split() == one_line(subject).split()
     assert body(message).splitlines() == text.splitlines()

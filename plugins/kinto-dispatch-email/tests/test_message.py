@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from kinto_dispatch import Message
-from kinto_dispatch_email.message import Header, Mailbox, mail, mailbox, one_line
+from kinto_dispatch.testing import make_change, make_event
+from kinto_dispatch_email import EmailSettings
+from kinto_dispatch_email.message import Mail, Mailbox, mail, mailbox, one_line
+
+
+def written(key: str = "e:a", uris: tuple[str, ...] = ("/x",), **people: object) -> Mail:
+    """A mail about these objects."""
+    settings = {"from": "Kinto <k@example.org>", "recipients": "a@x.org", **people}
+    event = make_event(changes=tuple(make_change(uri=uri) for uri in uris))
+    letterhead = EmailSettings.model_validate(settings)
+    return mail(letterhead, Message("s", "t"), event, "ops_team", key)
+
+
+def header(letter: Mail, name: str) -> str | None:
+    """What stands in it."""
+    return message_from_bytes(letter.content)[name]
 
 
 @pytest.mark.parametrize(
@@ -46,6 +66,9 @@ def test_an_address_may_have_a_name(text: str, expected: Mailbox) -> None:
         "x\0 <b@c.org>",
         "x <b@c.org>, y <d@e.org>",
         "x <b@c.org> <d@e.org>",
+        "a@b.org, e@x.org <b@c.org>",
+        "a@b.org; x <b@c.org>",
+        "team: a <b@c.org>",
         "<b@c.org",
         "b@c.org>",
         "Bcc: e@x.org",
@@ -55,36 +78,77 @@ def test_an_address_may_have_a_name(text: str, expected: Mailbox) -> None:
         "ä@b.org",
         f"{'a' * 250}@b.org",
         "\u202ea@b.org",
+        "a@b.org\u2028Bcc: e@x.org",
+        "x\u2029 <b@c.org>",
+        "x\x85Bcc: e@x.org <b@c.org>",
+        "Bcc: e@x.org\x0b <b@c.org>",
     ],
 )
 def test_anything_else_is_refused(text: str) -> None:
-    """No line end, no second address, nothing that does not show."""
+    """No line end, no second address, nothing that does not show (B14, B15)."""
     with pytest.raises(ValueError, match=r"not one address|do not show"):
         mailbox(text)
 
 
+@given(
+    st.text(max_size=20) | st.sampled_from(["", '"a, b"', "Zoë", "=?utf-8?q?x=3Cy=40z=3E?="]),
+    st.text(max_size=20) | st.just("b@c.org"),
+)
+@example("x\r\nBcc: e@x.org", "b@c.org")
+@example("a@b.org, e@x.org", "b@c.org")
+def test_what_is_taken_is_one_address_for_every_reader(name: str, address: str) -> None:
+    """Whatever somebody types, a mail goes to nobody else (B14, B15)."""
+    text = f"{name} <{address}>"
+    try:
+        taken = mailbox(text)
+    except ValueError:
+        return
+    content = written(**{"from": text}).content
+    message = message_from_bytes(content, _class=EmailMessage, policy=policy.default)
+    (found,) = message["From"].addresses
+    assert found.addr_spec == taken.address
+    # A name that is encoded already means what it says decoded.
+    assert found.display_name.split() == taken.name.split() or "=?" in name
+    assert "Bcc" not in message
+
+
 def test_the_envelope_names_everybody_once() -> None:
     """Who is written to twice gets one mail."""
-    header = Header(
-        sender=mailbox("k@x.org"),
-        to=(mailbox("a@x.org"), mailbox("b@x.org")),
-        cc=(mailbox("A <a@x.org>"),),
-        bcc=(mailbox("c@x.org"),),
-    )
-    assert header.recipients == ("a@x.org", "b@x.org", "c@x.org")
+    letter = written(recipients="a@x.org, b@x.org", cc="A <a@x.org>", bcc="c@x.org")
+    assert letter.sender == "k@example.org"
+    assert letter.recipients == ("a@x.org", "b@x.org", "c@x.org")
 
 
 def test_the_message_id_belongs_to_the_delivery() -> None:
     """The same in every attempt, another for every other delivery, in the sender's domain."""
-    header = Header(sender=mailbox("Kinto <k@example.org>"), to=(mailbox("a@x.org"),))
-    first, again, other = (
-        mail(header, Message("s", "t"), key).message_id for key in ("e:a", "e:a", "e:b")
-    )
+    first, again, other = (header(written(key), "Message-ID") for key in ("e:a", "e:a", "e:b"))
+    assert first is not None
     assert first == again != other
     assert first.startswith("<")
     assert first.endswith("@example.org>")
 
 
+def test_mails_about_one_object_are_a_conversation() -> None:
+    """Programs show together what answers to the same mail, also if nobody has ever got that."""
+    first, again, other = (written(key, (uri,)) for key, uri in ("1a", "2a", "3b"))
+    assert header(first, "In-Reply-To") == header(again, "In-Reply-To")
+    assert header(first, "In-Reply-To") == header(first, "References")
+    assert header(first, "In-Reply-To") != header(other, "In-Reply-To")
+    assert header(first, "In-Reply-To") != header(first, "Message-ID")
+
+
+def test_a_mail_about_several_objects_belongs_to_none_of_them() -> None:
+    """It begins a conversation of its own."""
+    letter = written(uris=("/x", "/y"))
+    assert header(letter, "In-Reply-To") is None
+    assert header(letter, "References") is None
+
+
+def test_a_filter_can_sort_by_channel() -> None:
+    """The List-Id is the channel's, in characters that one may have."""
+    assert header(written(), "List-Id") == "<ops-team.kinto-dispatch.example.org>"
+
+
 def test_one_line_has_no_way_out() -> None:
-    """Whatever ends a line or does not show becomes a space."""
+    """Whatever ends a line or does not show becomes a space (B14)."""
     assert one_line("a\r\nBcc: b\0c\x85d\u2028e\x0b  f") == "a Bcc: b c d e f"

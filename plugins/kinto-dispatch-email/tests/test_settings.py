@@ -33,7 +33,7 @@ def test_the_tutorials_settings_work_as_they_are() -> None:
     (made,) = configure(TUTORIAL, {}).channels
     assert (made.name, made.status) == ("send_email", "loaded")
     assert made.settings.server == "localhost:1025"
-    assert made.settings.tls is False
+    assert made.settings.tls == "none"
     assert (made.settings.username, made.settings.password) == (None, None)
     assert made.settings.recipients == ("kinto@yopmail.com",)
 
@@ -57,7 +57,7 @@ def test_recipients_stand_on_lines_or_between_commas() -> None:
 @pytest.mark.parametrize("name", ["from", "recipients", "cc", "bcc", "reply_to"])
 @pytest.mark.parametrize("value", ["x <b@c.org>\r\nBcc: e@x", "a@b.org c@d.org", "nobody"])
 def test_what_is_not_an_address_stops_the_start(name: str, value: str) -> None:
-    """By the name of the setting."""
+    """By the name of the setting (B14, B15)."""
     with pytest.raises(BadSettings, match=rf"channels\.test\.{name}: .*as in|{name}: .*not show"):
         channel(**{name: value})
 
@@ -67,3 +67,27 @@ def test_what_is_not_a_server_stops_the_start(server: str) -> None:
     """With an example of one."""
     with pytest.raises(BadSettings, match=r"host:port, as in localhost:25"):
         channel(server=server)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("false", "none"),
+        ("no", "none"),
+        ("none", "none"),
+        ("true", "starttls"),
+        ("True", "starttls"),
+        ("on", "starttls"),
+        ("starttls", "starttls"),
+        ("implicit", "implicit"),
+    ],
+)
+def test_encryption_has_a_name_or_the_tutorials_yes(written: str, read: str) -> None:
+    """Whoever has the tutorial's settings keeps them."""
+    assert channel(tls=written).settings.tls == read
+
+
+def test_another_encryption_stops_the_start() -> None:
+    """With those that there are."""
+    with pytest.raises(BadSettings, match=r"tls: .*implicit"):
+        channel(tls="ssl3")

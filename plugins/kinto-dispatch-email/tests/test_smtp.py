@@ -211,6 +211,28 @@ def test_with_tls_a_server_without_it_gets_nothing(smtp_server: LocalSmtp) -> No
     assert smtp_server.messages == []
 
 
+def test_encryption_may_begin_at_once(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on port 465: the greeting is encrypted already."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+
+    def talk(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as encrypted:
+            converse(encrypted, after_data=b"250 mine\r\n", at_quit=True)
+
+    with server(talk) as address:
+        assert send(address, tls="implicit") == Delivered("250 mine")
+
+
+def test_what_is_not_encrypted_gets_nothing_if_it_should_be(smtp_server: LocalSmtp) -> None:
+    """A server that begins in the clear is not talked to."""
+    outcome = send(smtp_server.address, tls="implicit")
+    assert isinstance(outcome, Retry)
+    assert "SSL" in outcome.reason
+    assert smtp_server.messages == []
+
+
 # --- servers that misbehave ----------------------------------------------------------------
 
 
@@ -258,6 +280,7 @@ def drip_after(answers: list[bytes]) -> Callable[[socket.socket], None]:
     ("talk", "tls"),
     [
         (drip, "false"),
+        (drip, "implicit"),
         (drip_after([b"220 hi\r\n", b"250 hello\r\n"]), "false"),
         (drip_after([b"220 hi\r\n", b"250-hello\r\n250 STARTTLS\r\n", b"220 go\r\n"]), "true"),
     ],

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from kinto_dispatch import Addresses, Channel, Delivery, Event, Outcome, hookimpl
-from kinto_dispatch_email.client import SmtpClient
-from kinto_dispatch_email.message import Header, mail, mailbox, mailboxes
+from kinto_dispatch_email.client import SmtpClient, Tls
+from kinto_dispatch_email.message import mail, mailbox
 
 
 __all__ = ["EmailChannel", "EmailSettings"]
@@ -21,14 +21,9 @@ PATIENT_ATTEMPTS = 5
 """About a minute; then those who take the mail no longer wait for those who may later."""
 
 
-def _check_all(texts: tuple[str, ...]) -> tuple[str, ...]:
-    mailboxes(texts)
-    return texts
-
-
-def _check_one(text: str) -> str:
-    mailbox(text)
-    return text
+TLS: dict[str, Tls] = {"true": "starttls", "yes": "starttls", "on": "starttls", "1": "starttls"}
+TLS |= {"false": "none", "no": "none", "off": "none", "0": "none"}
+"""The tutorial's spellings, as Kinto reads them."""
 
 
 def _check_server(text: str) -> str:
@@ -38,7 +33,13 @@ def _check_server(text: str) -> str:
     return text
 
 
-Mailboxes = Annotated[Addresses, AfterValidator(_check_all)]
+def _check_mailboxes(texts: tuple[str, ...]) -> tuple[str, ...]:
+    for text in texts:
+        mailbox(text)
+    return texts
+
+
+Mailboxes = Annotated[Addresses, AfterValidator(_check_mailboxes)]
 
 
 class EmailSettings(BaseModel):
@@ -49,10 +50,12 @@ class EmailSettings(BaseModel):
     server: Annotated[str, AfterValidator(_check_server)] = Field(
         "localhost:25", description="host:port of the SMTP server"
     )
-    tls: bool = Field(False, description="whether to insist on STARTTLS, with its certificate")
+    tls: Annotated[Tls, BeforeValidator(lambda text: TLS.get(str(text).lower(), text))] = Field(
+        "none", description="none, starttls (or true), or implicit; the certificate must be valid"
+    )
     username: str | None = Field(None, description="the name to log in with")
     password: SecretStr | None = Field(None, description="the password to log in with")
-    sender: Annotated[str, AfterValidator(_check_one)] = Field(
+    sender: Annotated[str, AfterValidator(lambda text: _check_mailboxes((text,))[0])] = Field(
         alias="from", description="the sender, as in Kinto <kinto@example.com>"
     )
     recipients: Mailboxes = Field(
@@ -71,24 +74,18 @@ class EmailChannel:
     def __init__(self, settings: EmailSettings) -> None:
         password = settings.password.get_secret_value() if settings.password else None
         self._client = SmtpClient(settings.server, settings.tls, settings.username, password)
-        self._header = Header(
-            sender=mailbox(settings.sender),
-            to=mailboxes(settings.recipients),
-            cc=mailboxes(settings.cc),
-            bcc=mailboxes(settings.bcc),
-            reply_to=mailboxes(settings.reply_to),
-        )
+        self._people = settings
 
     @hookimpl
     def on_event(self, event: Event, channel: Channel) -> Outcome:
         """Submit the mail while the client of the write waits."""
         key = f"{event.id}:{channel.name}"
-        letter = mail(self._header, channel.render(event), key)
+        letter = mail(self._people, channel.render(event), event, channel.name, key)
         return self._client.send(letter, REQUEST_SECONDS, patient=False)
 
     @hookimpl
     def on_event_async(self, event: Event, channel: Channel, delivery: Delivery) -> Outcome:
         """Submit the mail in the worker, which runs this in a thread."""
-        letter = mail(self._header, channel.render(event), delivery.key)
+        letter = mail(self._people, channel.render(event), event, channel.name, delivery.key)
         patient = delivery.attempt <= PATIENT_ATTEMPTS
         return self._client.send(letter, delivery.timeout_seconds, patient=patient)

@@ -1,48 +1,34 @@
-"""Builds mails with Apprise and submits them over SMTP, in the thread that calls."""
+"""Submits mails over SMTP, in the thread that calls."""
 
 from __future__ import annotations
 
 import contextlib
-import email
 import smtplib
 import socket
 import ssl
 import threading
-import warnings
 from collections.abc import Iterator, Mapping
-from email.generator import BytesGenerator
-from email.header import Header
-from email.message import Message
-from email.utils import formataddr
 from functools import cached_property
-from io import BytesIO
-from typing import Any
-
-from apprise import NotifyFormat
+from typing import Literal
 
 from kinto_dispatch import Delivered, Outcome, Rejected, Retry
-from kinto_dispatch_email.message import Mail, Mailbox, one_line
+from kinto_dispatch_email.message import Mail, one_line
 
-
-with warnings.catch_warnings():
-    # Apprise prepares for PGP with a module that Python 3.13 has dropped.
-    warnings.simplefilter("ignore", DeprecationWarning)
-    from apprise.plugins.email.base import NotifyEmail
 
 QUIT_SECONDS = 1.0  # the mail is accepted by then; nobody waits longer for a farewell
-LONGEST_LINE = 998  # bytes in a line of a mail, without its end (RFC 5322)
 LONGEST_REPLY = 300
 
+Tls = Literal["none", "starttls", "implicit"]
 Replies = Mapping[str, tuple[int, bytes]]
 
 
 class SmtpClient:
     """Submits each mail in a connection of its own; safe to use from many threads."""
 
-    def __init__(self, server: str, tls: bool, username: str | None, password: str | None) -> None:
-        """``server`` is ``host:port``. Does not connect."""
+    def __init__(self, server: str, tls: Tls, username: str | None, password: str | None) -> None:
+        """``server`` is ``host`` or ``host:port``. Does not connect."""
         self._server = server
-        self._tls = tls
+        self._tls: Tls = tls
         self._login = (username, password) if username and password else None
 
     def send(self, mail: Mail, seconds: float, *, patient: bool) -> Outcome:
@@ -65,12 +51,11 @@ class SmtpClient:
         return Retry(f"{self._server}: {reason}")
 
     def _submit(self, smtp: smtplib.SMTP, mail: Mail, patient: bool) -> Outcome:
-        content = as_bytes(compose(mail))
-        size = [f"size={len(content)}"] if smtp.has_extn("size") else []
-        code, text = smtp.mail(mail.header.sender.address, size)
+        size = [f"size={len(mail.content)}"] if smtp.has_extn("size") else []
+        code, text = smtp.mail(mail.sender, size)
         if code != 250:
             return self._refused("sender", code, text)
-        replies = {address: smtp.rcpt(address) for address in mail.header.recipients}
+        replies = {address: smtp.rcpt(address) for address in mail.recipients}
         refused = {address: reply for address, reply in replies.items() if reply[0] // 100 != 2}
         for_now = {address: reply for address, reply in refused.items() if reply[0] // 100 == 4}
         if for_now and (patient or refused == replies):
@@ -78,7 +63,7 @@ class SmtpClient:
         if refused == replies:
             return Rejected(f"{self._server}: {_named(refused)}")
         try:
-            code, text = smtp.data(content)
+            code, text = smtp.data(mail.content)
         except smtplib.SMTPDataError as error:
             return self._refused("message", error.smtp_code, error.smtp_error)
         if code != 250:
@@ -92,13 +77,14 @@ class SmtpClient:
     @contextlib.contextmanager
     def _connection(self, seconds: float) -> Iterator[smtplib.SMTP]:
         """A connection that is greeted, encrypted and logged in, and that ends in time."""
-        smtp = _BoundedSmtp(self._own_name, seconds)
+        context = ssl.create_default_context() if self._tls != "none" else None
+        smtp = _BoundedSmtp(self._own_name, seconds, context if self._tls == "implicit" else None)
         try:
             code, text = smtp.connect(self._server)
             if code != 220:
                 raise smtplib.SMTPConnectError(code, text)
-            if self._tls:
-                smtp.starttls(context=ssl.create_default_context())
+            if self._tls == "starttls":
+                smtp.starttls(context=context)
             smtp.ehlo_or_helo_if_needed()
             if self._login:
                 smtp.login(*self._login)
@@ -117,11 +103,13 @@ class SmtpClient:
 
 class _BoundedSmtp(smtplib.SMTP):
     """A conversation with one deadline however slowly the server talks: the time-out of a socket
-    begins anew with each byte."""
+    begins anew with each byte. With a ``context`` it is encrypted from the first byte on."""
 
-    def __init__(self, own_name: str, seconds: float) -> None:
+    def __init__(self, own_name: str, seconds: float, context: ssl.SSLContext | None) -> None:
         super().__init__(local_hostname=own_name, timeout=seconds)
         self.timed_out = False
+        self.default_port = smtplib.SMTP_SSL_PORT if context else smtplib.SMTP_PORT
+        self._context = context
         self._line: socket.socket | None = None
         self._timer = threading.Timer(seconds, self._cut)
         self._timer.daemon = True
@@ -132,7 +120,11 @@ class _BoundedSmtp(smtplib.SMTP):
         # The same connection under another number: TLS takes the first one for itself.
         self._line = connected.dup()
         self._timer.start()
-        return connected
+        return (
+            self._context.wrap_socket(connected, server_hostname=host)
+            if self._context
+            else connected
+        )
 
     def _cut(self) -> None:
         self.timed_out = True
@@ -150,60 +142,6 @@ class _BoundedSmtp(smtplib.SMTP):
         self.close()
         if self._line:
             self._line.close()
-
-
-def compose(mail: Mail) -> Message:
-    """The mail in MIME, as Apprise builds it, but with all recipients in one message, and a
-    ``Message-ID`` that stays."""
-    header = mail.header
-    built = next(
-        NotifyEmail.prepare_emails(
-            subject=mail.subject,
-            body=mail.text if mail.html is None else mail.html,
-            from_addr=header.sender,
-            to=header.to[:1],
-            notify_format=NotifyFormat.TEXT if mail.html is None else NotifyFormat.HTML,
-            headers={"Auto-Submitted": "auto-generated"},
-        )
-    )
-    message = email.message_from_string(built.body)
-    _set(message, "Message-ID", mail.message_id)
-    for name, boxes in (("To", header.to), ("Cc", header.cc), ("Reply-To", header.reply_to)):
-        _set(message, name, _listed(boxes))
-    # What looks encoded would be decoded if it stayed as it is.
-    is_literal = mail.subject.isascii() and "=?" not in mail.subject
-    _set(message, "Subject", Header(mail.subject, "us-ascii" if is_literal else "utf-8"))
-    for part in message.walk():
-        if part.get_content_type() == "text/plain":
-            del part["Content-Transfer-Encoding"]
-            part.set_payload(mail.text, "us-ascii" if _is_plain(mail.text) else "utf-8")
-    return message
-
-
-def _is_plain(text: str) -> bool:
-    """Whether it can go without an encoding, readable for those who look over the shoulder of a
-    mail server."""
-    lines = text.split("\n")
-    return text.isascii() and all(
-        len(line) <= LONGEST_LINE and line.replace("\t", "").isprintable() for line in lines
-    )
-
-
-def as_bytes(message: Message) -> bytes:
-    """The mail as it goes over the line."""
-    content = BytesIO()
-    BytesGenerator(content, mangle_from_=False).flatten(message, linesep="\r\n")
-    return content.getvalue()
-
-
-def _set(message: Message[Any, Any], name: str, value: str | Header) -> None:
-    del message[name]
-    if value:
-        message[name] = value
-
-
-def _listed(boxes: tuple[Mailbox, ...]) -> str:
-    return ", ".join(formataddr(box, "utf-8") for box in boxes)
 
 
 def _shown(code: int, text: bytes | str) -> str:
