@@ -49,18 +49,15 @@ class Destination:
         self._queue = queue
         self._worker = worker
         self._random = random
-        self._breaker = CLOSED
         self._answered = False
         self._failures = 0
         self._probe_failed = False
         self._last_failure: Settlement | None = None
         self.probe = ""
         """The id of the claim that is attempted as a probe, if there is one."""
-
-    @property
-    def is_trusted(self) -> bool:
+        self.is_trusted = True
         """Whether any number of deliveries may be attempted."""
-        return self._breaker.is_closed and not self._breaker.is_in_doubt
+        self._see(CLOSED)
 
     @property
     def needs_permission(self) -> bool:
@@ -76,13 +73,14 @@ class Destination:
     async def look(self) -> None:
         """See what the other workers know."""
         text, _ = await self._queue.breaker(self._lane)
-        self._breaker = Breaker.decode(text)
+        self._see(Breaker.decode(text))
 
     async def ask_to_probe(self) -> float:
         """The seconds until one delivery may be attempted; 0 if it may now, and then no other
         worker may until this one has learned what came of it."""
         text, now_ms = await self._queue.breaker(self._lane)
-        self._breaker = before = Breaker.decode(text)
+        before = Breaker.decode(text)
+        self._see(before)
         wait = wait_seconds(before, now_ms)
         if self._is_probing(before):
             if wait > PROBING_SECONDS / 2:
@@ -138,7 +136,7 @@ class Destination:
             before = Breaker.decode(text)
             after = self._follow(before, now_ms)
             if after == before or await self._move(text, after):
-                self._breaker = after
+                self._see(after)
                 self._say(before, after, wait_seconds(after, now_ms))
                 break
         self._answered, self._failures, self._probe_failed = False, 0, False
@@ -153,8 +151,12 @@ class Destination:
     async def _move(self, before: str, after: Breaker) -> bool:
         if not await self._queue.move_breaker(self._lane, before, after.encode()):
             return False
-        self._breaker = after
+        self._see(after)
         return True
+
+    def _see(self, breaker: Breaker) -> None:
+        self._breaker = breaker
+        self.is_trusted = breaker.is_closed and not breaker.is_in_doubt
 
     def _is_probing(self, breaker: Breaker) -> bool:
         return breaker.state == "half-open" and breaker.prober == self._worker

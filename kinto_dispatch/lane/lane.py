@@ -224,12 +224,11 @@ class Lane:
         """Attempt what waits, as far as there are slots, and never what may be somebody else's."""
         if self._stopping.is_set():
             return
-        while self._waiting and self._holdings.is_sure(self._waiting[0]):
-            if self._busy() >= self._open_slots():
+        slots, waiting = self._open_slots(), self._waiting
+        while waiting and self._holdings.is_sure(waiting[0]):
+            if self._busy() >= slots or not self._destination.may_attempt(waiting[0]):
                 return
-            if not self._destination.may_attempt(self._waiting[0]):
-                return
-            claim = self._waiting.popleft()
+            claim = waiting.popleft()
             if claim.suspect or self._attempter.room <= 0:
                 self._alone[claim.id] = self._group.create_task(self._attempt_alone(claim))
             else:
