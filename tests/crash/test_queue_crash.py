@@ -204,7 +204,7 @@ async def test_workers_that_are_killed_or_frozen_lose_nothing(
     valkey: LocalValkey, queue: StreamsQueue, tmp_path: Path
 ) -> None:
     """Every event is delivered, with its retries and no other attempt; only what was in flight at
-    a death is delivered again, under the same number."""
+    a death is delivered again, under the same number (R1)."""
     chance = random.Random(SEED)
     ledger = tmp_path / "ledger"
     async with Workers(valkey.url, ledger) as workers:
@@ -230,7 +230,8 @@ async def test_workers_that_are_killed_or_frozen_lose_nothing(
 async def test_a_server_that_is_killed_loses_nothing_that_it_acknowledged(
     valkey: LocalValkey, queue: StreamsQueue, tmp_path: Path
 ) -> None:
-    """Each event is in the log once, goes through its lane, and every worker goes on."""
+    """Each event is in the log once, goes through its lane, and every worker goes on
+    (R11, R12)."""
     chance = random.Random(SEED)
     ledger = tmp_path / "ledger"
     async with Workers(valkey.url, ledger):
@@ -276,7 +277,8 @@ async def test_a_worker_that_wakes_up_late_changes_nothing(
 
 
 async def test_what_waits_outlives_the_server(valkey: LocalValkey, queue: StreamsQueue) -> None:
-    """Retries and their delays, dead letters, strikes, a pause: all is there after a kill -9."""
+    """Retries and their delays, dead letters, strikes, a pause: all is there after a kill -9
+    (R12)."""
     await queue.enqueue("ops", [Entry(f"k{number}", b"\xff") for number in range(3)])
     later, dead, held = await queue.fetch("ops", "a", 3, 0)
     fates = [Settlement(later, Later(1.0, 2), b"{}"), Settlement(dead, Dead("failed", ""), b"{}")]
