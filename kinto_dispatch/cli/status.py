@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
@@ -110,6 +110,22 @@ def show(status: dict[str, Any], as_json: bool, watch: bool) -> None:
         return
     if watch and sys.stdout.isatty():
         click.clear()
+    if status["lanes"]:
+        show_lanes(status["lanes"])
+    else:
+        click.echo("No channel is async: all are called in the request, so there are no lanes.")
+    click.echo(f"outbox: {outbox_text(status['outbox'])}")
+    for worker in status["workers"]:
+        names = ", ".join(worker["channels"])
+        click.echo(f"worker: {worker['name']} since {worker['started_at']}, channels: {names}")
+        if worker["stuck"]:
+            click.echo(f"        threads hang in their hooks: {', '.join(worker['stuck'])}")
+    if not status["workers"]:
+        click.echo(f"worker: none is {'running' if status['lanes'] else 'needed'}")
+
+
+def show_lanes(lanes: Sequence[Mapping[str, Any]]) -> None:
+    """A line for each."""
     print_table(
         ("channel", "oldest", "waiting", "in flight", "retry", "dead", "state"),
         [
@@ -122,17 +138,9 @@ def show(status: dict[str, Any], as_json: bool, watch: bool) -> None:
                 lane["dead"],
                 state(lane),
             )
-            for lane in status["lanes"]
+            for lane in lanes
         ],
     )
-    click.echo(f"outbox: {outbox_text(status['outbox'])}")
-    for worker in status["workers"]:
-        names = ", ".join(worker["channels"])
-        click.echo(f"worker: {worker['name']} since {worker['started_at']}, channels: {names}")
-        if worker["stuck"]:
-            click.echo(f"        threads hang in their hooks: {', '.join(worker['stuck'])}")
-    if not status["workers"]:
-        click.echo("worker: none is running")
 
 
 def state(lane: Mapping[str, Any]) -> str:
