@@ -218,9 +218,9 @@ async def test_its_return_is_no_storm(site: Site) -> None:
     begun = destination().begun
 
     async def is_going() -> bool:
-        return len(begun) >= 50
+        return len(begun) >= 500
 
-    await eventually_async(is_going, "it to come back", 30)
+    await eventually_async(is_going, "it to come back", 40)
     await site.enqueue("dead", keys("new", 50))
     at = len(begun)
     await site.has_delivered("dead", 2050, 60)
@@ -228,7 +228,7 @@ async def test_its_return_is_no_storm(site: Site) -> None:
     assert {attempt for _, key, attempt in begun if key.startswith("due")} == {2}
     last_new = max(place for place, one in enumerate(begun) if one[1].startswith("new"))
     between = sum(key.startswith("due") for _, key, _ in begun[at:last_new])
-    assert between < 1000, "new deliveries waited behind what was due"
+    assert between < 700, "new deliveries waited behind what was due"
     times = [at for at, _, _ in begun]
     for start in times:
         # What was claimed in time may begin late, where the machine was busy.
