@@ -16,6 +16,11 @@ from tests.chaos.ledger import Ledger
 from tests.chaos.plan import Plan
 
 
+MOST_RESUME_SECONDS = 10.0
+"""After the return of a server something is delivered within this time, by workers that nobody
+started again."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Played:
     """What a run left. ``control`` is the account of the part without faults, if there was one;
@@ -35,7 +40,8 @@ def report_of(played: Played, directory: Path) -> dict[str, Any]:
     and what it was made from are written to ``directory``."""
     account = check(played.ledger, played.plan.most_repeats)
     done = Counter(fault.kind for fault in played.ledger.faults)
-    wrong = [*account.pop("wrong"), *_wrong_besides(played)]
+    waits = times(played.ledger)
+    wrong = [*account.pop("wrong"), *_wrong_besides(played), *_late(waits["resumed_after"])]
     missing = list(_missing(played.plan, account, done))
     report = {
         "seed": played.plan.seed,
@@ -51,7 +57,7 @@ def report_of(played: Played, directory: Path) -> dict[str, Any]:
         "fed_again_rows": _fed_again_rows(directory / "processes.log"),
         "torn_lines": played.ledger.torn,
         "ended_by_themselves": [asdict(one) for one in played.unasked],
-        **times(played.ledger),
+        **waits,
         "seconds": {name: round(value, 1) for name, value in played.seconds.items()},
     }
     _keep(played.ledger, report, directory)
@@ -69,6 +75,12 @@ def _wrong_besides(played: Played) -> Iterator[str]:
         yield f"{len(played.unasked)} processes ended by themselves"
     if any(played.exit_codes):
         yield f"workers ended with {list(played.exit_codes)} on SIGTERM"
+
+
+def _late(resumed: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    for kind, spread in resumed.items():
+        if spread["most"] > MOST_RESUME_SECONDS:
+            yield f"nothing was delivered for {spread['most']} s after {kind}"
 
 
 def _missing(plan: Plan, account: Mapping[str, Any], done: Mapping[str, int]) -> Iterator[str]:

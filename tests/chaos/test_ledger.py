@@ -241,7 +241,9 @@ def test_a_short_run_has_every_fault() -> None:
 def report(**over: Any) -> dict[str, Any]:
     """What a small run without faults said."""
     plan = Plan(seed=7, faults={}, least_faults={}, least_deliveries=over.pop("least", 0))
-    account = ledger(operation(), deliveries=[delivery(name) for name in over.pop("names", "a")])
+    faults, at = over.pop("faults", []), over.pop("at", 1.0)
+    deliveries = [delivery(name, at=at) for name in over.pop("names", "a")]
+    account = ledger(operation(), deliveries=deliveries, faults=faults)
     played = Played(
         plan=plan,
         ledger=account,
@@ -260,6 +262,15 @@ def test_the_summary_says_what_was_wrong_and_with_which_seed(tmp_path: Path) -> 
     assert words.startswith("FAILED, seed 7: 2 deliveries of 1 acknowledged")
     assert "wrong: unexpected: 1" in words
     assert "not valid: 2 of 5 deliveries" in words
+
+
+@pytest.mark.parametrize(("at", "is_late"), [(12.0, False), (15.0, True)])
+def test_workers_have_to_go_on_by_themselves(tmp_path: Path, at: float, is_late: bool) -> None:
+    """Ten seconds after the return of a server something is delivered, or the run has failed."""
+    fault = Fault(kind="kill_valkey", at=3.0, until=4.0)
+    made = report(directory=tmp_path, faults=[fault], at=at)
+    late = ["nothing was delivered for 11.0 s after kill_valkey"]
+    assert made["wrong"] == (late if is_late else [])
 
 
 def test_the_figures_of_a_run_go_into_a_page(tmp_path: Path) -> None:
