@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import socket
 import threading
 import time
+import tracemalloc
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -296,6 +298,27 @@ def test_of_a_long_answer_only_the_beginning_is_read(http_sink: LocalHttp) -> No
     outcome = send(f"json://{http_sink.address}/x")
     assert isinstance(outcome, Rejected)
     assert len(outcome.reason) <= 300
+
+
+def test_what_is_packed_is_unpacked_only_at_its_beginning(http_sink: LocalHttp) -> None:
+    """However little came over the line, the worker does not grow with it (B9)."""
+    bomb = gzip.compress(bytes(100_000_000))
+    http_sink.answer(400, bomb, {"Content-Encoding": "gzip"})
+    tracemalloc.start()
+    try:
+        outcome = send(f"json://{http_sink.address}/x")
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+    assert isinstance(outcome, Rejected)
+
+
+def test_a_reason_is_one_line_that_shows(http_sink: LocalHttp) -> None:
+    """Whatever the server says, it goes into logs and onto terminals (B24)."""
+    http_sink.answer(400, b"no\r\nINFO: \x1b[31mall\x00 is \xff well\x85")
+    assert send(f"json://{http_sink.address}/x") == Rejected(
+        "JSON: 400 no INFO: [31mall is \ufffd well\ufffd"
+    )
 
 
 def test_where_nobody_listens_the_reason_is_the_systems(http_sink: LocalHttp) -> None:

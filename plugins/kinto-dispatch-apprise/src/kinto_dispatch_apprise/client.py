@@ -99,7 +99,9 @@ class AppriseClient:
         return service
 
     def _shown(self, text: str) -> str:
-        return f"{self._name}: {' '.join(self._secrets.sub('***', text).split())}"[:LONGEST_REASON]
+        hidden = self._secrets.sub("***", text)
+        line = "".join(char if char.isprintable() else " " for char in hidden)
+        return f"{self._name}: {' '.join(line.split())}"[:LONGEST_REASON]
 
 
 def _go_on(last_io: object = None, wait: float | None = None) -> None:

@@ -140,7 +140,7 @@ def _answered(send: Send) -> Send:
         except Exception as error:
             current.error = error
             raise
-        response._content = content
+        response._content, response._content_consumed = content, True
         after = response.headers.get("Retry-After", "")
         text = content[:LONGEST_TEXT].decode("utf-8", "replace")
         wait = float(after) if after.isdecimal() else None
