@@ -129,6 +129,24 @@ class BadRoute(DispatchError, ValueError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
+class BadHook(DispatchError, ValueError):
+    """Raised when a hook in metadata cannot work as written. ``problems`` are pairs: where in the
+    hook, and why."""
+
+    def __init__(self, problems: Sequence[tuple[str, str]]) -> None:
+        self.problems = tuple(problems)
+        lines = (f"{where}: {why}" if where else why for where, why in self.problems)
+        super().__init__("; ".join(lines))
+
+
+class GroupsUnavailable(DispatchError):
+    """Raised when the members of a group of Kinto cannot be looked up."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"Groups cannot be looked up: {reason}.")
+
+
 class OutOfBudget(DispatchError):
     """Raised when an expression or a template does more work than it is given."""
 

@@ -29,7 +29,24 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     changed: tuple[str, ...]
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1):
+class Subscription(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A hook that somebody wrote into the metadata of a bucket or collection, as it stood when the
+    event was captured. See ``kinto_dispatch.subscriptions``.
+
+    ``format`` is the key in the metadata, ``owner`` the uri of the bucket or collection, ``hook``
+    what stands there. ``changes`` are the positions of the changes it is about, ``None`` for all;
+    ``context`` is what only the request knows and the hook asks for.
+    """
+
+    format: str
+    owner: str
+    channel: str
+    hook: dict[str, Any]
+    changes: tuple[int, ...] | None = None
+    context: dict[str, Any] = {}
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1, omit_defaults=True):
     """A frozen value, complete in itself: it can be read anywhere, long after the request.
 
     ``id`` is stable over every copy and attempt. ``action`` is ``create``, ``update`` or
@@ -37,6 +54,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1):
     ``user_id`` is prefixed as Kinto does (``basicauth:...``), ``None`` for anonymous.
     ``payload`` is Kinto's own; its ``uri`` and ids are the first object's only (Kinto #945), so
     read them from ``changes``. Never change the dictionaries: all channels share them.
+    ``subscriptions`` are for the core: of what a channel gets, the one that asked for it.
     """
 
     id: str
@@ -52,6 +70,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1):
     request_id: str | None
     payload: dict[str, Any]
     changes: tuple[Change, ...]
+    subscriptions: tuple[Subscription, ...] = ()
 
     def only(self, changes: Iterable[Change]) -> Event:
         """The same event with only these changes; itself if nothing is left out."""

@@ -56,9 +56,11 @@ class EvaluationError(ValueError):
 class Expression:
     """A compiled expression over the given names. Immutable; safe to use from many threads."""
 
-    def __init__(self, text: str, names: Sequence[str]) -> None:
-        """Raises ``BadExpression`` for what can never be evaluated, unknown names included."""
+    def __init__(self, text: str, names: Sequence[str], steps: int = STEPS) -> None:
+        """``steps`` is what one evaluation may cost. Raises ``BadExpression`` for what can never
+        be evaluated, unknown names included."""
         self.text = text
+        self._steps = steps
         self._root = _parse(text)
         _check_depth(text, self._root)
         _check_functions(text, self._root)
@@ -68,13 +70,13 @@ class Expression:
         """Whether the result is true as JMESPath has it: false are ``false``, ``null`` and
         empty text, lists and objects; 0 is true. Raises ``EvaluationError``."""
         with _errors_told():
-            interpreter = _BoundedInterpreter(Budget(STEPS))
+            interpreter = _BoundedInterpreter(Budget(self._steps))
             return bool(interpreter._is_true(interpreter.visit(self._root, values)))
 
     def show(self, values: Mapping[str, Any]) -> str:
         """The result as JSON on one line, cut to 200 characters. Raises ``EvaluationError``."""
         with _errors_told():
-            budget = Budget(STEPS)
+            budget = Budget(self._steps)
             result = _BoundedInterpreter(budget).visit(self._root, values)
             budget.weigh(result)
             shown = json.dumps(result, default=str)

@@ -18,6 +18,7 @@ from typing import Any
 from kinto_dispatch.errors import RenderError
 from kinto_dispatch.event import Change, Event
 from kinto_dispatch.plaintext import plain_text
+from kinto_dispatch.sandbox.evaluation import STEPS
 from kinto_dispatch.sandbox.language import Template
 from kinto_dispatch.sandbox.values import Fault, Fields, Missing
 
@@ -59,12 +60,16 @@ class Message:
     """What a person reads. All of it can be encoded as UTF-8.
 
     ``subject`` is one line of at most 250 characters without control characters. ``html`` is
-    ``None`` unless the template is HTML.
+    ``None`` unless the template is HTML. ``recipients`` and ``reply_to`` are for channels that
+    write to people: those whom a hook in metadata names, each an address or the uri of a group;
+    empty and ``None`` where the channel's own settings say it.
     """
 
     subject: str
     text: str
     html: str | None = None
+    recipients: tuple[str, ...] = ()
+    reply_to: str | None = None
 
 
 class Renderer:
@@ -73,8 +78,10 @@ class Renderer:
     Each template may do a million steps, which is below a second, and write 262,144 characters.
     """
 
-    def __init__(self, subject: str | None, template: str | None) -> None:
-        """``None`` means the default. Raises ``RenderError`` for what can never be rendered."""
+    def __init__(self, subject: str | None, template: str | None, *, steps: int = STEPS) -> None:
+        """``None`` means the default; ``steps`` is what each of the two may cost. Raises
+        ``RenderError`` for what can never be rendered."""
+        self._steps = steps
         body = DEFAULT_TEMPLATE if template is None else template
         self._subject = _compile("subject", DEFAULT_SUBJECT if subject is None else subject)
         self._body = _compile("template", body, html=_HTML.match(body) is not None)
@@ -92,12 +99,17 @@ class Renderer:
 
     def _render(self, event: Event, *, lenient: bool) -> Message:
         values = _values(event, lenient)
-        subject = _BREAKING.sub(" ", _run("subject", self._subject, values, lenient))
-        subject = _sendable(subject.strip()[:LONGEST_SUBJECT].rstrip())
-        body = _sendable(_run("template", self._body, values, lenient))
+        subject = one_line(self._run("subject", self._subject, values, lenient))
+        body = sendable(self._run("template", self._body, values, lenient))
         if self._body.html:
             return Message(subject, plain_text(body), body)
         return Message(subject, body)
+
+    def _run(self, name: str, template: Template, values: Mapping[str, Any], lenient: bool) -> str:
+        try:
+            return template.render(values, lenient=lenient, steps=self._steps)
+        except Fault as fault:
+            raise RenderError(name, str(fault)) from fault
 
 
 def _compile(name: str, source: str, *, html: bool = False) -> Template:
@@ -107,14 +119,13 @@ def _compile(name: str, source: str, *, html: bool = False) -> Template:
         raise RenderError(name, str(fault)) from fault
 
 
-def _run(name: str, template: Template, values: Mapping[str, Any], lenient: bool) -> str:
-    try:
-        return template.render(values, lenient=lenient)
-    except Fault as fault:
-        raise RenderError(name, str(fault)) from fault
+def one_line(text: str) -> str:
+    """As it may be a subject."""
+    return sendable(_BREAKING.sub(" ", text).strip()[:LONGEST_SUBJECT].rstrip())
 
 
-def _sendable(text: str) -> str:
+def sendable(text: str) -> str:
+    """As it can be encoded."""
     return _UNSENDABLE.sub("\ufffd", text)
 
 

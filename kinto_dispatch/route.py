@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from kinto_dispatch import globs
 from kinto_dispatch.errors import BadRoute, Problem, RouteError, did_you_mean
 from kinto_dispatch.event import Change, Event
-from kinto_dispatch.expression import BadExpression, EvaluationError, Expression, pointer
+from kinto_dispatch.expression import STEPS, BadExpression, EvaluationError, Expression, pointer
 
 
 if TYPE_CHECKING:
@@ -60,11 +60,13 @@ class Route:
     ``uris`` and ``when`` each of its changes.
     """
 
-    def __init__(self, settings: RouteSettings) -> None:
-        """Raises ``BadRoute`` with everything that can never work as written."""
+    def __init__(self, settings: RouteSettings, steps: int = STEPS) -> None:
+        """``steps`` is what ``when`` may cost for one change. Raises ``BadRoute`` with everything
+        that can never work as written."""
         problems: list[Problem] = []
         clauses: list[_EventClause | _ChangeClause] = []
-        for compile_clause in _COMPILERS:
+        compilers: list[_Compiler] = [*_COMPILERS, partial(_compile_when, steps=steps)]
+        for compile_clause in compilers:
             try:
                 clauses += compile_clause(settings)
             except BadRoute as error:
@@ -233,11 +235,11 @@ def _compile_uris(settings: RouteSettings) -> Iterator[_UriClause]:
         yield _UriClause(" ".join(settings.uris), compiled)
 
 
-def _compile_when(settings: RouteSettings) -> Iterator[_WhenClause]:
+def _compile_when(settings: RouteSettings, steps: int) -> Iterator[_WhenClause]:
     if settings.when is None:
         return
     try:
-        expression = Expression(settings.when, NAMES)
+        expression = Expression(settings.when, NAMES, steps)
     except BadExpression as error:
         found = f"{error.reason} at character {error.position + 1}"
         advice = f"{error.advice or 'It is here:'}\n{pointer(settings.when, error.position)}"
@@ -263,9 +265,9 @@ def _values(event: Event, change: Change) -> dict[str, Any]:
     }
 
 
-_COMPILERS: Sequence[Callable[[RouteSettings], Iterable[_EventClause | _ChangeClause]]] = (
+_Compiler = Callable[["RouteSettings"], Iterable[_EventClause | _ChangeClause]]
+_COMPILERS: Sequence[_Compiler] = (
     _compile_names,
     _compile_users,
     _compile_uris,
-    _compile_when,
 )

@@ -8,6 +8,8 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from kinto_dispatch.delivery import delivery_key
 from kinto_dispatch.errors import (
     DispatchError,
@@ -20,6 +22,7 @@ from kinto_dispatch.event import Event
 from kinto_dispatch.patience import Patience
 from kinto_dispatch.plugins import Channel
 from kinto_dispatch.queue.protocol import DeadEntry, Entry, LogEntry, Queue
+from kinto_dispatch.subscribers import subscribed
 
 
 logger = logging.getLogger(__name__)
@@ -248,6 +251,11 @@ def select(
             key = delivery_key(f"log-{log_entry.id}", channel.name)
             dead.append(DeadEntry(key, log_entry.body, "failed", str(event)))
             continue
+        if channel.config.subscribable:
+            asked_for, broken = subscribed(channel, event)
+            entries += asked_for
+            dead += broken
+            continue
         try:
             entries += deliveries(channel, event, log_entry.body)
         except Exception as error:  # of our own, too: one event must not stop all others
@@ -260,6 +268,11 @@ def select(
 
 def deliveries(channel: Channel, event: Event, body: bytes) -> Sequence[Entry]:
     """What the channel gets of an event: nothing, one delivery, or one for each change."""
+    if channel.config.subscribable:
+        return subscribed(channel, event)[0]
+    if event.subscriptions:
+        event = replace(event, subscriptions=())
+        body = event.encode()
     wanted = channel.route.select(event)
     if not wanted:
         return []

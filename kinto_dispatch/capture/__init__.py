@@ -14,12 +14,13 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from kinto_dispatch.capture.hooks import Hooks
 from kinto_dispatch.capture.request import note_request, root_request, void_collected
 from kinto_dispatch.capture.source import Source
 from kinto_dispatch.event import Change, Event
 
 
-__all__ = ["Captured", "capture", "note_request", "root_request", "void_collected"]
+__all__ = ["Captured", "Hooks", "capture", "note_request", "root_request", "void_collected"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,19 +38,21 @@ class Captured:
         return Event.decode(self.body)
 
 
-def capture(kinto_event: Any) -> Captured | None:
+def capture(kinto_event: Any, hooks: Hooks | None = None) -> Captured | None:
     """The event that stands for a ``ResourceChanged`` or ``ResourceRead``, with an id of its own.
 
     ``None`` if nothing is left of it: no object, or only rolled back ones. Never fails because of
     what a client wrote: where an object cannot be encoded, its change has neither ``old`` nor
     ``new``, and an error is logged. Reads the storage only where Kinto left a part of the new
-    object out, and then inside the running transaction.
+    object out, and for ``hooks`` in metadata, then inside the running transaction.
     """
     source = Source(kinto_event)
     changes = tuple(source.changes())
     if not changes:
         return None
     event = source.event(changes)
+    if hooks is not None and event.action != "read":
+        event = replace(event, subscriptions=hooks.about(kinto_event.request, changes))
     return Captured(event.id, _encode(event))
 
 

@@ -128,14 +128,37 @@ def channel_row(channel: Channel, event: Event, fates: Sequence[Fate]) -> dict[s
         "wanted": [change.uri for change in changes],
         "error": error,
         "clauses": [clause_row(result) for result in channel.route.explain(event)],
+        "hooks": hook_rows(channel, event),
         "deliveries": [fate_row(fate) for fate in fates],
     }
 
 
+def hook_rows(channel: Channel, event: Event) -> list[dict[str, Any]] | None:
+    """What each hook in metadata asks this channel for; null where it is not open for them."""
+    from kinto_dispatch.subscribers import wishes
+
+    if not channel.config.subscribable:
+        return None
+    return [
+        {
+            "owner": wish.subscription.owner,
+            "format": wish.subscription.format,
+            "wanted": [change.uri for change in wish.changes],
+            "error": wish.error,
+        }
+        for wish in wishes(channel, event)
+    ]
+
+
 def wanted(channel: Channel, event: Event) -> tuple[Sequence[Change], str | None]:
-    """What the route selects. A clause that cannot be evaluated is an error only where those
-    before it hold: so it is asked, rather than reckoned from what each clause says alone."""
+    """What the route selects, or the hooks where the channel is open for them. A clause that
+    cannot be evaluated is an error only where those before it hold: so it is asked, rather than
+    reckoned from what each clause says alone."""
     try:
+        hooks = hook_rows(channel, event)
+        if hooks is not None:
+            asked = {uri for row in hooks for uri in row["wanted"]}
+            return [change for change in event.changes if change.uri in asked], None
         return channel.route.select(event), None
     except RouteError as error:
         return (), str(error)
@@ -192,6 +215,9 @@ def show_channel(channel: dict[str, Any], total: int) -> None:
     for clause in channel["clauses"]:
         answer = "?" if clause["error"] else "yes" if clause["matched"] else "no"
         click.echo(f"  {answer:3} {clause_text(clause, total)}")
+    for hook in channel["hooks"] or ():
+        said = hook["error"] or f"wants {len(hook['wanted'])} of {total} changes"
+        click.echo(printable(f"  hook of {hook['owner']} ({hook['format']}): {said}"))
     if channel["mode"] == "sync" and channel["wanted"]:
         click.echo("  called in the request; no record is kept")
     for delivery in channel["deliveries"]:
@@ -211,7 +237,9 @@ def verdict(channel: dict[str, Any], total: int) -> str:
     if channel["error"]:
         end = "makes a dead letter" if channel["mode"] == "async" else "is a failure in the log"
         return f"its route cannot be evaluated, which {end}"
-    if not channel["clauses"]:
+    if channel["hooks"] == []:
+        return "is open for hooks in metadata, and there are none for it here"
+    if not channel["clauses"] and not channel["hooks"]:
         return f"wants {count} of {total} changes, since its route has no clauses"
     return f"wants {count} of {total} changes" if count else "does not want it"
 

@@ -82,7 +82,7 @@ def make_event(fields: dict[str, Any]) -> Event:
     change = Change(
         uri=uri, object_id=record_id, old=None, new=record, changed=tuple(sorted(record))
     )
-    place = {"bucket_id": "kinto-dispatch", "collection_id": "test"}
+    place: dict[str, Any] = {"bucket_id": "kinto-dispatch", "collection_id": "test"}
     return Event(
         id=f"test-{uuid.uuid4()}",
         action="create",

@@ -8,7 +8,14 @@ from typing import Any
 
 import transaction
 
-from kinto_dispatch.capture import Captured, capture, note_request, root_request, void_collected
+from kinto_dispatch.capture import (
+    Captured,
+    Hooks,
+    capture,
+    note_request,
+    root_request,
+    void_collected,
+)
 
 
 BeforeCommit = Callable[[Any, Sequence[Captured]], None]
@@ -38,9 +45,15 @@ class Commits:
     events along, whether or not Kinto's storage takes part in it.
     """
 
-    def __init__(self, before_commit: BeforeCommit, after_commit: AfterCommit) -> None:
+    def __init__(
+        self,
+        before_commit: BeforeCommit,
+        after_commit: AfterCommit,
+        hooks: Hooks | None = None,
+    ) -> None:
         self._before_commit = before_commit
         self._after_commit = after_commit
+        self._hooks = hooks
 
     def on_new_request(self, new_request: Any) -> None:
         """Subscribe to Pyramid's ``NewRequest``, before Kinto does.
@@ -58,7 +71,7 @@ class Commits:
         if id(kinto_event) in collected.seen:
             return
         collected.seen[id(kinto_event)] = kinto_event
-        captured = capture(kinto_event)
+        captured = capture(kinto_event, self._hooks)
         if captured is None:
             return
         if not collected.pending:

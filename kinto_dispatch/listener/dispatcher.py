@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kinto_dispatch.capture import Captured
+from kinto_dispatch.capture import Captured, Hooks
 from kinto_dispatch.errors import OutboxUnavailable
 from kinto_dispatch.listener.commit import Commits
 from kinto_dispatch.listener.direct import DirectAppender
@@ -16,6 +16,7 @@ from kinto_dispatch.outbox.protocol import Outbox
 from kinto_dispatch.outcome import Veto
 from kinto_dispatch.plugins import Configuration
 from kinto_dispatch.queue import open_log
+from kinto_dispatch.subscriptions import Openings
 
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,9 @@ class Dispatcher:
         self.log = open_log(configuration.settings, lanes) if lanes else None
         self._outbox = outbox if lanes else None
         self.direct = DirectAppender(self.log) if self.log and outbox is None else None
-        self._commits = Commits(self._before_commit, self._after_commit)
+        openings = Openings.of(configuration.settings)
+        hooks = Hooks(openings) if openings.plugins else None
+        self._commits = Commits(self._before_commit, self._after_commit, hooks)
         self.on_new_request = self._commits.on_new_request
 
     def __call__(self, event: Any) -> None:

@@ -14,6 +14,7 @@ from pyramid.settings import asbool
 from kinto_dispatch.errors import DispatchError, OutboxUnavailable
 from kinto_dispatch.listener.dispatcher import Dispatcher
 from kinto_dispatch.listener.heartbeat import Heartbeat
+from kinto_dispatch.listener.metadata import check_hooks
 from kinto_dispatch.listener.sync import DEFAULT_TIMEOUT_SECONDS
 from kinto_dispatch.outbox.protocol import Outbox
 from kinto_dispatch.plugins import Channel, Configuration, configure
@@ -21,6 +22,7 @@ from kinto_dispatch.queue import queue_location
 from kinto_dispatch.settings import DispatchSettings
 from kinto_dispatch.settings.channels import channel_base
 from kinto_dispatch.settings.text import SettingsText
+from kinto_dispatch.subscriptions import Openings
 
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ def _wire(config: Any) -> Dispatcher:
     dispatcher = Dispatcher(configuration, _timeouts(config, configuration), outbox)
     # Before Kinto's own, which its initialisation subscribes after the listeners.
     config.add_subscriber(dispatcher.on_new_request, NewRequest)
+    check_hooks(config, Openings.of(settings))
     config.add_api_capability(NAME, **_capability(configuration))
     config.registry.heartbeats[NAME] = Heartbeat(
         configuration.channels,
@@ -159,6 +162,7 @@ def _capability(configuration: Configuration) -> dict[str, Any]:
         "url": urls.get("Documentation", ""),
         "version": about["Version"],
         "plugins": sorted({channel.config.plugin for channel in configuration.channels}),
+        "subscribable": sorted(Openings.of(configuration.settings).plugins),
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,14 +12,17 @@ import pluggy
 from pydantic import BaseModel
 
 from kinto_dispatch.delivery import Delivery
-from kinto_dispatch.errors import PluginError
+from kinto_dispatch.errors import BadHook, PluginError, RenderError
 from kinto_dispatch.event import Event
+from kinto_dispatch.groups import Groups
 from kinto_dispatch.plugins.contract import Function
 from kinto_dispatch.plugins.failures import log_failure
 from kinto_dispatch.plugins.redaction import Redactor
 from kinto_dispatch.render import Message, Renderer
 from kinto_dispatch.route import Route
 from kinto_dispatch.settings import ChannelSettings, Mode
+from kinto_dispatch.subscriptions import compile_hook
+from kinto_dispatch.subscriptions.recipients import group_of, members_to_addresses
 from kinto_dispatch.threads import ThreadPool
 
 
@@ -54,6 +57,7 @@ class Channel:
         implementation: Implementation | None = None,
         reason: str | None = None,
         redact: Redactor | None = None,
+        groups: Groups | None = None,
     ) -> None:
         self.config = config
         self.name = config.name
@@ -62,6 +66,7 @@ class Channel:
         self.reason = reason
         self.redact = redact or Redactor(config.options.values())
         self.settings: Any = implementation.settings if implementation else None
+        self._groups = groups or Groups({})
         self._renderer = renderer
         self._implementation = implementation
 
@@ -91,8 +96,31 @@ class Channel:
         return self.config.template is not None
 
     def render(self, event: Event) -> Message:
-        """The message for people, from the channel's templates. Raises ``RenderError``."""
-        return self._renderer.render(event)
+        """The message for people: from the channel's templates, or as the hook in metadata says
+        that the event comes to this channel for. Raises ``RenderError``."""
+        if not (self.config.subscribable and event.subscriptions):
+            return self._renderer.render(event)
+        (subscription,) = event.subscriptions
+        try:
+            hook = compile_hook(subscription.format, subscription.hook)
+        except BadHook as error:
+            raise RenderError("hook", str(error)) from error
+        return hook.render(event, subscription)
+
+    def addresses(self, recipients: Iterable[str]) -> tuple[str, ...]:
+        """The addresses of these recipients, each once: the uri of a group, as in
+        ``/buckets/b/groups/g``, stands for those of its members who have one.
+
+        Blocks for Kinto's storage where there is a group. Raises ``GroupsUnavailable``.
+        """
+        found: list[str] = []
+        for recipient in recipients:
+            group = group_of(recipient)
+            if group is None:
+                found.append(recipient)
+            else:
+                found += members_to_addresses(self._groups.members(*group))
+        return tuple(dict.fromkeys(found))
 
     def call_sync(self, event: Event) -> Any:
         """What ``on_event`` returns. Blocks for it, and raises what it raises."""

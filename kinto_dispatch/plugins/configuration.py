@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kinto_dispatch.errors import BadRoute, BadSettings, PluginError, Problem, RenderError
+from kinto_dispatch.groups import Groups
 from kinto_dispatch.plugins.channel import Channel
 from kinto_dispatch.plugins.failures import log_failure
 from kinto_dispatch.plugins.loading import Loading
@@ -53,10 +54,11 @@ def configure(
     environ = os.environ if environ is None else environ
     found, problems = read(settings, environ)
     text = SettingsText(settings, environ)
+    groups = Groups(settings)
     channels: list[Channel] = []
     for config in found.channels:
         try:
-            channels.append(load_channel(config, text))
+            channels.append(load_channel(config, text, groups))
         except BadSettings as error:
             problems += error.problems
     if problems:
@@ -64,7 +66,9 @@ def configure(
     return Configuration(found, tuple(channels), settings)
 
 
-def load_channel(config: ChannelSettings, text: SettingsText) -> Channel:
+def load_channel(
+    config: ChannelSettings, text: SettingsText, groups: Groups | None = None
+) -> Channel:
     """The channel of ``config``; ``text`` is where its settings were read from.
 
     Raises ``BadSettings``; a plugin that cannot be loaded makes a failed channel, and stops the
@@ -86,7 +90,7 @@ def load_channel(config: ChannelSettings, text: SettingsText) -> Channel:
     problems += _check_mode(config, text, mode, loading.hooks)
     if problems or route is None or renderer is None:
         raise BadSettings(problems)
-    return Channel(config, mode, route, renderer, implementation, reason, loading.redact)
+    return Channel(config, mode, route, renderer, implementation, reason, loading.redact, groups)
 
 
 def _route(config: ChannelSettings, text: SettingsText, problems: list[Problem]) -> Route | None:
@@ -147,6 +151,12 @@ def _check_mode(
                     "it only with mode = sync",
                     f"Write {text.style(base + 'mode')} = sync.",
                 )
+    if config.subscribable and mode == "sync":
+        yield Problem(
+            text.name(base + "subscribable"),
+            "true, but the channel runs in the request",
+            "it only with mode = async",
+        )
     if config.rate_limit and mode == "sync":
         yield Problem(
             text.name(base + "rate_limit"),

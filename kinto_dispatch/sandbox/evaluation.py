@@ -39,8 +39,15 @@ class Evaluation:
     """One rendering. With ``html`` everything that is printed is escaped. With ``lenient`` what
     uses a missing field prints nothing: for trying a template without knowing the data."""
 
-    def __init__(self, values: Mapping[str, Any], *, html: bool, lenient: bool = False) -> None:
-        self.budget = Budget(STEPS)
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        *,
+        html: bool,
+        lenient: bool = False,
+        steps: int = STEPS,
+    ) -> None:
+        self.budget = Budget(steps)
         self.root_url = str(values.get("root_url", ""))
         self._values = values
         self._html = html

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, TemplateSyntaxError, nodes
 
 from kinto_dispatch.errors import did_you_mean
-from kinto_dispatch.sandbox.evaluation import SYNTAX, Evaluation
+from kinto_dispatch.sandbox.evaluation import STEPS, SYNTAX, Evaluation
 from kinto_dispatch.sandbox.filters import FILTERS
 from kinto_dispatch.sandbox.predicates import PREDICATES
 from kinto_dispatch.sandbox.values import Fault, describe
@@ -37,9 +37,13 @@ class Template:
             _check_calls(statement)
         _Names(frozenset(names)).check(self._root.body, set())
 
-    def render(self, values: Mapping[str, Any], *, lenient: bool = False) -> str:
-        """The text for ``values``, which may hold JSON values only. Raises ``Fault``."""
-        return Evaluation(values, html=self.html, lenient=lenient).run(self._root)
+    def render(
+        self, values: Mapping[str, Any], *, lenient: bool = False, steps: int = STEPS
+    ) -> str:
+        """The text for ``values``, which may hold JSON values only. Raises ``Fault``, also where
+        it takes more than ``steps``."""
+        evaluation = Evaluation(values, html=self.html, lenient=lenient, steps=steps)
+        return evaluation.run(self._root)
 
 
 def _parse(source: str) -> nodes.Template:

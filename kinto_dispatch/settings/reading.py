@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from kinto_dispatch.errors import Problem
 from kinto_dispatch.settings.channels import LISTENERS, Alias, channels_of
-from kinto_dispatch.settings.intake import Intake
+from kinto_dispatch.settings.intake import Intake, shown
 from kinto_dispatch.settings.parsers import Unfit, state_directory
 from kinto_dispatch.settings.text import SettingsText
 from kinto_dispatch.settings.values import DISPATCHER, ChannelSettings, DispatchSettings
@@ -40,6 +40,7 @@ def read(
         **_dispatcher(intake, aliases),
         **_storage(intake.text),
     )
+    _check_emailer_channel(intake, aliases, found)
     return found, intake.problems
 
 
@@ -106,6 +107,21 @@ def _dispatcher(intake: Intake, aliases: Sequence[Alias]) -> dict[str, Any]:
         needed = "queue_url" not in values
         values["queue_dir"] = _default_queue_dir(intake, aliases if needed else ())
     return values
+
+
+def _check_emailer_channel(
+    intake: Intake, aliases: Sequence[Alias], found: DispatchSettings
+) -> None:
+    """Hooks of kinto-emailer go to a channel that is open for them."""
+    name = found.emailer_channel
+    opened = [channel.name for channel in found.channels if channel.subscribable]
+    for alias in aliases:
+        if name and name not in opened and intake.text.get(alias.base + "emailer_channel"):
+            intake.complain(
+                alias.base + "emailer_channel",
+                shown(name),
+                f"a channel with subscribable = true ({', '.join(opened) or 'there is none'})",
+            )
 
 
 def _default_queue_dir(intake: Intake, needed_by: Sequence[Alias]) -> Path:

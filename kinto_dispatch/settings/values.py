@@ -61,6 +61,7 @@ class ChannelSettings:
     subject: str | None = None
     template: str | None = None
     split_changes: bool = False
+    subscribable: bool = False
     max_attempts: int = 15
     timeout_seconds: float = 30.0
     concurrency: int = 100
@@ -89,6 +90,7 @@ class DispatchSettings:
     attempts_retention_seconds: float = 7 * 86400.0
     dead_retention_seconds: float = 30 * 86400.0
     log_max_bytes: int = 1_000_000_000
+    emailer_channel: str | None = None
     storage_backend: str = ""
     storage_url: SecretStr | None = None
     transaction_per_request: bool = True
@@ -111,6 +113,7 @@ DISPATCHER: Mapping[str, Parser] = {
     "attempts_retention_seconds": parsers.seconds(60.0),
     "dead_retention_seconds": parsers.seconds(60.0),
     "log_max_bytes": parsers.integer(1_000_000),
+    "emailer_channel": parsers.text,
 }
 CHANNEL: Mapping[str, Parser] = {
     "mode": parsers.choice("async", "sync"),
@@ -119,6 +122,7 @@ CHANNEL: Mapping[str, Parser] = {
     "subject": parsers.text,
     "template": parsers.text,
     "split_changes": parsers.boolean,
+    "subscribable": parsers.boolean,
     "max_attempts": parsers.integer(1, 1000),
     "timeout_seconds": parsers.seconds(0.01, 3600.0),
     "concurrency": parsers.integer(1, 10_000),

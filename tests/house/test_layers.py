@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).parents[2] / "kinto_dispatch"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "threads", "watchdog", "lines"),
     ("event", "outcome", "delivery", "egress", "retry", "budget", "limit", "breaker"),
-    ("hookspecs", "settings", "route", "render"),
+    ("hookspecs", "settings", "route", "render", "groups"),
+    ("subscriptions",),
     ("queue", "outbox", "plugins"),
     ("patience", "attempt", "capture"),
     ("quarantine", "relay", "router", "housekeeping"),
@@ -27,8 +28,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 """From the ground up. A package counts as one module; what it is made of may import each other."""
 
 FENCES: dict[str, tuple[str, ...]] = {
-    "kinto": ("capture", "listener", "outbox", "settings", "cli", "testing"),
-    "pyramid": ("capture", "listener", "settings", "cli", "testing"),
+    "kinto": ("groups", "capture", "listener", "outbox", "settings", "cli", "testing"),
+    "pyramid": ("groups", "capture", "listener", "settings", "cli", "testing"),
     "transaction": ("capture", "listener"),
     "pluggy": ("hookspecs", "plugins"),
     "redis": ("queue", "demo"),
@@ -54,6 +55,7 @@ PARTS: dict[str, str] = {
     "globs": "route",
     "plaintext": "render",
     "sandbox": "render",
+    "subscribers": "router",
     "parsers": "settings",
     "settings_text": "settings",
 }

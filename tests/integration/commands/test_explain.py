@@ -57,6 +57,7 @@ def test_it_has_stable_keys(site: Site) -> None:
         "wanted",
         "error",
         "clauses",
+        "hooks",
         "deliveries",
     }
     assert news["error"] is None

@@ -7,7 +7,16 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
-from kinto_dispatch import Addresses, Channel, Delivery, Event, Outcome, hookimpl
+from kinto_dispatch import (
+    Addresses,
+    Channel,
+    Delivered,
+    Delivery,
+    Event,
+    Message,
+    Outcome,
+    hookimpl,
+)
 from kinto_dispatch_email.client import SmtpClient, Tls
 from kinto_dispatch_email.message import mail, mailbox
 
@@ -39,7 +48,14 @@ def _check_mailboxes(texts: tuple[str, ...]) -> tuple[str, ...]:
     return texts
 
 
+def _check_recipients(texts: tuple[str, ...]) -> tuple[str, ...]:
+    _check_mailboxes(tuple(text for text in texts if not GROUP.fullmatch(text)))
+    return texts
+
+
+GROUP = re.compile(r"/buckets/[A-Za-z0-9][A-Za-z0-9_-]*/groups/[A-Za-z0-9][A-Za-z0-9_-]*")
 Mailboxes = Annotated[Addresses, AfterValidator(_check_mailboxes)]
+Recipients = Annotated[Addresses, AfterValidator(_check_recipients)]
 
 
 class EmailSettings(BaseModel):
@@ -58,8 +74,9 @@ class EmailSettings(BaseModel):
     sender: Annotated[str, AfterValidator(lambda text: _check_mailboxes((text,))[0])] = Field(
         alias="from", description="the sender, as in Kinto <kinto@example.com>"
     )
-    recipients: Mailboxes = Field(
-        min_length=1, description="addresses, with commas or lines between them"
+    recipients: Recipients = Field(
+        min_length=1,
+        description="addresses and groups of Kinto, with commas or lines between them",
     )
     cc: Mailboxes = Field((), description="addresses that get a copy")
     bcc: Mailboxes = Field((), description="addresses that get a copy unseen by the others")
@@ -80,12 +97,31 @@ class EmailChannel:
     def on_event(self, event: Event, channel: Channel) -> Outcome:
         """Submit the mail while the client of the write waits."""
         key = f"{event.id}:{channel.name}"
-        letter = mail(self._people, channel.render(event), event, channel.name, key)
-        return self._client.send(letter, REQUEST_SECONDS, patient=False)
+        return self._submit(event, channel, key, REQUEST_SECONDS, patient=False)
 
     @hookimpl
     def on_event_async(self, event: Event, channel: Channel, delivery: Delivery) -> Outcome:
         """Submit the mail in the worker, which runs this in a thread."""
-        letter = mail(self._people, channel.render(event), event, channel.name, delivery.key)
         patient = delivery.attempt <= PATIENT_ATTEMPTS
-        return self._client.send(letter, delivery.timeout_seconds, patient=patient)
+        return self._submit(
+            event, channel, delivery.key, delivery.timeout_seconds, patient=patient
+        )
+
+    def _submit(
+        self, event: Event, channel: Channel, key: str, seconds: float, *, patient: bool
+    ) -> Outcome:
+        message = channel.render(event)
+        people = self._people_of(message, channel)
+        if not people.recipients:
+            return Delivered("nobody to write to: the groups have no member with an address")
+        letter = mail(people, message, event, channel.name, key)
+        return self._client.send(letter, seconds, patient=patient)
+
+    def _people_of(self, message: Message, channel: Channel) -> EmailSettings:
+        """Those of the ini, or those whom a hook in metadata names instead."""
+        own = self._people
+        named = {"recipients": channel.addresses(message.recipients or own.recipients)}
+        if not message.recipients:
+            return own.model_copy(update=named)
+        reply_to = (message.reply_to,) if message.reply_to else own.reply_to
+        return own.model_copy(update={**named, "cc": (), "bcc": (), "reply_to": reply_to})

@@ -1,0 +1,36 @@
+"""Refuses a bucket or collection whose hooks could not work, when somebody writes it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from kinto.core.errors import raise_invalid
+from kinto.core.events import ACTIONS, ResourceChanged
+
+from kinto_dispatch.subscriptions import FORMATS, Openings, problems_of
+
+
+def check_hooks(config: Any, openings: Openings) -> None:
+    """Answer 400 to hooks that are wrong, with where and why. Those that were there before and
+    did not change are let be: whoever writes something else is not to blame for them."""
+    config.add_subscriber(
+        partial(_check, openings),
+        ResourceChanged,
+        for_resources=("bucket", "collection"),
+        for_actions=(ACTIONS.CREATE, ACTIONS.UPDATE),
+    )
+
+
+def _check(openings: Openings, event: Any) -> None:
+    is_bucket = event.payload["resource_name"] == "bucket"
+    for impacted in event.impacted_objects:
+        new, old = impacted["new"], impacted.get("old") or {}
+        written = {
+            name: new[name] for name in FORMATS if name in new and new[name] != old.get(name)
+        }
+        bucket_id = (
+            str(new.get("id") or old.get("id")) if is_bucket else event.payload["bucket_id"]
+        )
+        for where, why in problems_of(written, str(bucket_id), openings):
+            raise_invalid(event.request, name=f"data.{where}", description=why)

@@ -1,0 +1,12 @@
+"""Hooks in metadata: users subscribe a bucket or collection to channels that the operator opened.
+
+Whoever may write a bucket or collection writes its hooks, so nothing of them is trusted: they name
+channels and never addresses of servers, they see what happens below their owner and nowhere else,
+and what judging and rendering them costs is bounded.
+"""
+
+from kinto_dispatch.subscriptions.formats import FORMATS, Compiled, compile_hook
+from kinto_dispatch.subscriptions.metadata import Openings, hooks_of, problems_of
+
+
+__all__ = ["FORMATS", "Compiled", "Openings", "compile_hook", "hooks_of", "problems_of"]

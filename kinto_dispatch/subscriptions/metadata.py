@@ -1,0 +1,126 @@
+"""Hooks as they stand in the metadata of a bucket or collection: found, and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kinto_dispatch.errors import BadHook, did_you_mean
+from kinto_dispatch.settings import DispatchSettings
+from kinto_dispatch.subscriptions.formats import (
+    EMAILER,
+    FORMATS,
+    OURS,
+    SLACK,
+    compile_hook,
+)
+from kinto_dispatch.subscriptions.recipients import group_of
+
+
+MOST_HOOKS = 20
+"""In one bucket or collection: each costs on every write below it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Openings:
+    """The channels that the operator opened for subscriptions, by name, with their plugins;
+    ``emailer`` is the one that hooks of kinto-emailer go to."""
+
+    plugins: Mapping[str, str]
+    emailer: str | None = None
+
+    @classmethod
+    def of(cls, settings: DispatchSettings) -> Openings:
+        """Those with ``subscribable = true``. Without ``emailer_channel`` it is the only one of
+        them that uses ``email``."""
+        plugins = {one.name: one.plugin for one in settings.channels if one.subscribable}
+        email = [name for name, plugin in plugins.items() if plugin == "email"]
+        only = email[0] if len(email) == 1 else None
+        return cls(plugins, settings.emailer_channel or only)
+
+    def channel_of(self, format: str, hook: Mapping[str, Any]) -> str | None:
+        """The channel that a hook goes to; ``None`` if it names none that is open."""
+        if format == EMAILER:
+            return self.emailer
+        name = hook.get("channel")
+        if format == SLACK:
+            slack = [one for one, plugin in self.plugins.items() if plugin == "slack"]
+            if name is None and len(slack) == 1:
+                return slack[0]
+            name = name.removeprefix("#") if isinstance(name, str) else None
+            return name if name in slack else None
+        return name if isinstance(name, str) and name in self.plugins else None
+
+    def serves(self, format: str) -> bool:
+        """Whether hooks of this format are ours: those of the older plugins only where a channel
+        is open for them, since the plugins themselves may be in use."""
+        if format == EMAILER:
+            return self.emailer is not None
+        return format == OURS or "slack" in self.plugins.values()
+
+
+def hooks_of(
+    metadata: Mapping[str, Any], openings: Openings
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Format, channel and text of each hook that can go somewhere. Never raises: what nobody
+    checked when it was written is judged where it does harm to itself alone."""
+    for format in FORMATS:
+        if format not in metadata or not openings.serves(format):
+            continue
+        config = metadata[format]
+        hooks = config.get("hooks") if isinstance(config, Mapping) else None
+        for hook in hooks[:MOST_HOOKS] if isinstance(hooks, list) else ():
+            channel = openings.channel_of(format, hook) if isinstance(hook, dict) else None
+            if channel is not None:
+                yield format, channel, hook
+
+
+def problems_of(
+    metadata: Mapping[str, Any], bucket_id: str, openings: Openings
+) -> Iterator[tuple[str, str]]:
+    """What is wrong with the hooks: where it stands, and why."""
+    for format in FORMATS:
+        if format not in metadata or not openings.serves(format):
+            continue
+        config = metadata[format]
+        hooks = config.get("hooks") if isinstance(config, Mapping) else None
+        if not isinstance(hooks, list):
+            yield f"{format}.hooks", 'expected a list of hooks, as in {"hooks": [...]}'
+            continue
+        if len(hooks) > MOST_HOOKS:
+            yield f"{format}.hooks", f"{len(hooks)} hooks, at most {MOST_HOOKS}"
+        for number, hook in enumerate(hooks[:MOST_HOOKS]):
+            for where, why in _problems_of_hook(format, hook, bucket_id, openings):
+                yield f"{format}.hooks.{number}{where and '.'}{where}", why
+
+
+def _problems_of_hook(
+    format: str, hook: Any, bucket_id: str, openings: Openings
+) -> Iterator[tuple[str, str]]:
+    if not isinstance(hook, dict):
+        yield "", "expected an object"
+        return
+    try:
+        compile_hook(format, hook)
+    except BadHook as error:
+        yield from error.problems
+        return
+    if openings.channel_of(format, hook) is None:
+        name = hook.get("channel")
+        wanted = "slack" if format == SLACK else None
+        names = [one for one, plugin in openings.plugins.items() if wanted in (None, plugin)]
+        near = did_you_mean(str(name), names)
+        listed = ", ".join(names) or "none"
+        yield "channel", f"{name!r} is not open for hooks; open are: {listed}. {near}".strip()
+    for recipient in hook.get("recipients") or ():
+        group = group_of(recipient) or _group_with_placeholders(recipient)
+        if group is not None and group[0] != bucket_id:
+            yield "recipients", f"{recipient!r} is a group of another bucket than {bucket_id!r}"
+
+
+def _group_with_placeholders(recipient: str) -> tuple[str, str] | None:
+    """Where the id of the group is filled in later; the bucket has to stand there."""
+    parts = recipient.split("/")
+    is_group = len(parts) == 5 and (parts[1], parts[3]) == ("buckets", "groups")
+    return (parts[2], parts[4]) if is_group else None

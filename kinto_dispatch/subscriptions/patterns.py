@@ -1,0 +1,54 @@
+"""Filters of kinto-emailer: a value, or a regular expression that begins with ``^``.
+
+Who writes them is not trusted, and some patterns take years on short texts. The standard library
+cannot be interrupted; ``regex`` gives up after a time.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import regex
+
+
+LONGEST_PATTERN = 200
+"""Characters. The longest that people have shown are lists of some ten names."""
+
+LONGEST_VALUE = 1_000
+MATCH_SECONDS = 0.01
+
+
+class BadPattern(ValueError):
+    """Raised for a pattern that is no regular expression, or one out of bounds."""
+
+
+def check(pattern: str) -> None:
+    """Raises ``BadPattern``."""
+    if pattern.startswith("^"):
+        _compiled(pattern)
+
+
+def matches(pattern: str, value: str) -> bool:
+    """Whether the value is the one that was written, or begins as the expression says.
+
+    As in kinto-emailer nothing need follow to the end, unless the expression ends with ``$``.
+    Raises ``BadPattern``, also where deciding takes longer than 10 ms.
+    """
+    if not pattern.startswith("^"):
+        return pattern == value
+    try:
+        return _compiled(pattern).match(value[:LONGEST_VALUE], timeout=MATCH_SECONDS) is not None
+    except TimeoutError:
+        seconds = f"{MATCH_SECONDS * 1000:.0f} ms"
+        raise BadPattern(f"{pattern!r} was not decided on {value[:50]!r} in {seconds}") from None
+
+
+@lru_cache(maxsize=256)
+def _compiled(pattern: str) -> Any:
+    if len(pattern) > LONGEST_PATTERN:
+        raise BadPattern(f"{len(pattern)} characters, at most {LONGEST_PATTERN}")
+    try:
+        return regex.compile(pattern)
+    except (regex.error, RecursionError, OverflowError, MemoryError) as error:
+        raise BadPattern(f"{pattern!r} is no regular expression: {error}") from error

@@ -1,0 +1,285 @@
+"""Hooks in metadata as values: what is refused, what is filled in, whom they may name."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kinto_dispatch.errors import BadHook
+from kinto_dispatch.event import Event, Subscription
+from kinto_dispatch.subscriptions import (
+    Openings,
+    compile_hook,
+    hooks_of,
+    patterns,
+    placeholders,
+    problems_of,
+)
+from kinto_dispatch.subscriptions.recipients import (
+    group_of,
+    is_mailbox,
+    members_to_addresses,
+)
+from kinto_dispatch.testing.builders import make_change, make_event
+
+
+OURS, EMAILER, SLACK = "kinto-dispatch", "kinto-emailer", "kinto-slack"
+HOOK = {"channel": "ops", "template": "{{ change.object_id }}"}
+LETTER = {"template": "{record_id} {action}", "recipients": ["a@b.org"]}
+NOTE = {"template": "{record_id}", "channel": "team"}
+OPEN = Openings({"ops": "webhook", "mail": "email", "team": "slack", "other": "slack"}, "mail")
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+def problems(format: str, written: Any) -> list[str]:
+    found = problems_of({format: written}, "b", OPEN)
+    return [f"{where}: {why}" for where, why in found]
+
+
+@pytest.mark.parametrize(
+    ("format", "hook"),
+    [
+        (OURS, HOOK),
+        (OURS, {"channel": "mail", "recipients": ["Joe <a@b.org>", "/buckets/b/groups/g"]}),
+        (
+            OURS,
+            {
+                **HOOK,
+                "actions": ["update"],
+                "resources": ["record"],
+                "uris": ["/buckets/b/collections/*/records/*"],
+                "users": ["account:*"],
+                "when": "contains(changed, 'status')",
+                "subject": "{{ resource_name }}",
+            },
+        ),
+        (EMAILER, LETTER),
+        (EMAILER, {**LETTER, "sender": "Kinto <k@x.org>", "subject": "{user_id}", "unknown": 1}),
+        (EMAILER, {**LETTER, "collection_id": "^(?!normandy-recipes$)", "record_id": "^x+"}),
+        (EMAILER, {**LETTER, "recipients": ["/buckets/b/groups/{collection_id}-reviewers"]}),
+        (EMAILER, {**LETTER, "template": "{changes_count} {comment} {settings[project_name]}"}),
+        (SLACK, NOTE),
+        (SLACK, {**NOTE, "channel": "#other", "template": "{whatever}"}),
+    ],
+)
+def test_hooks_as_people_write_them(format: str, hook: Any) -> None:
+    """All keys of each format, as its documentation has them."""
+    assert problems(format, {"hooks": [hook]}) == []
+    compile_hook(format, hook)
+
+
+@pytest.mark.parametrize(
+    ("format", "written", "reason"),
+    [
+        (OURS, None, "kinto-dispatch.hooks: expected a list"),
+        (OURS, {"hooks": {}}, "kinto-dispatch.hooks: expected a list"),
+        (OURS, {"hooks": ["x"]}, "kinto-dispatch.hooks.0: expected an object"),
+        (OURS, {"hooks": [HOOK] * 21}, "kinto-dispatch.hooks: 21 hooks, at most 20"),
+        (OURS, {"hooks": [HOOK, {}]}, "kinto-dispatch.hooks.1.channel: field required"),
+        (OURS, {"hooks": [{"channel": "opps"}]}, "'opps' is not open for hooks; open are: ops"),
+        (OURS, {"hooks": [{**HOOK, "url": "http://10.0.0.1"}]}, "hooks.0.url: extra inputs"),
+        (OURS, {"hooks": [{**HOOK, "plugin": "slack"}]}, "hooks.0.plugin: extra inputs"),
+        (OURS, {"hooks": [{**HOOK, "actions": "create"}]}, "hooks.0.actions: "),
+        (OURS, {"hooks": [{**HOOK, "actions": ["read"]}]}, "hooks.0.actions.0: "),
+        (OURS, {"hooks": [{**HOOK, "when": "new.x =="}]}, "hooks.0.when: "),
+        (OURS, {"hooks": [{**HOOK, "when": 5}]}, "hooks.0.when: "),
+        (OURS, {"hooks": [{**HOOK, "uris": ["/buckets/default/**"]}]}, "hooks.0.uris: "),
+        (OURS, {"hooks": [{**HOOK, "template": "{{ x.__class__ }}"}]}, "hooks.0.template: "),
+        (OURS, {"hooks": [{**HOOK, "template": "{% for"}]}, "hooks.0.template: "),
+        (OURS, {"hooks": [{**HOOK, "template": "x" * 10_001}]}, "hooks.0.template: "),
+        (OURS, {"hooks": [{**HOOK, "recipients": ["a@b.org"] * 51}]}, "hooks.0.recipients: "),
+        (EMAILER, [], "kinto-emailer.hooks: expected a list"),
+        (EMAILER, {"hooks": [{**LETTER, "template": 5}]}, "hooks.0.template: "),
+        (EMAILER, {"hooks": [{"recipients": ["a@b.org"]}]}, "hooks.0.template: field required"),
+        (EMAILER, {"hooks": [{**LETTER, "recipients": []}]}, "hooks.0.recipients: "),
+        (EMAILER, {"hooks": [{**LETTER, "action": ["create"]}]}, "hooks.0.action: "),
+        (EMAILER, {"hooks": [{**LETTER, "sender": "a@b\r\nX: y"}]}, "hooks.0.sender: "),
+        (EMAILER, {"hooks": [{**LETTER, "id": "^("}]}, "hooks.0.id: '^(' is no regular"),
+        (EMAILER, {"hooks": [{**LETTER, "id": "^" + "a" * 200}]}, "201 characters, at most 200"),
+        (EMAILER, {"hooks": [{**LETTER, "template": "{no}"}]}, "{no} is not known; there are"),
+        (EMAILER, {"hooks": [{**LETTER, "template": "50 {"}]}, "hooks.0.template: "),
+        (EMAILER, {"hooks": [{**LETTER, "template": "{id:>999999999}"}]}, "{id} has a format"),
+        (EMAILER, {"hooks": [{**LETTER, "template": "{id!r}"}]}, "{id} has a format"),
+        (EMAILER, {"hooks": [{**LETTER, "template": "{uri.__class__}"}]}, "is no name"),
+        (SLACK, {"hooks": [{"template": "x"}]}, "None is not open for hooks"),
+        (SLACK, {"hooks": [{**NOTE, "channel": "ops"}]}, "open are: team, other"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(format: str, written: Any, reason: str) -> None:
+    """Whoever wrote it reads where and why (B17, B18, B19, B28)."""
+    (problem,) = problems(format, written)
+    assert reason in problem
+
+
+@pytest.mark.parametrize(
+    "recipient",
+    [
+        "x <b@c.org>\r\nBcc: e@x",
+        "b@c.org\n",
+        "a@b.org, c@d.org",
+        "a@b.org c@d.org",
+        "<b@c.org>",
+        '"x" <b@c.org>',
+        "nobody",
+        "@b.org",
+        "a@",
+        "{user_id}",
+        "/buckets/bb/groups/secret",
+        "/buckets/{collection_id}/groups/g",
+        "/buckets/b/groups/../../bb/groups/g",
+        "/buckets/b/groups/g/",
+        "/buckets/b/groups/{nonsense}",
+    ],
+)
+def test_recipients_are_addresses_or_groups_of_the_same_bucket(recipient: str) -> None:
+    """Each is exactly one, with nothing before or behind it (B15, B16)."""
+    hook = {**LETTER, "recipients": ["fine@b.org", recipient]}
+    assert len(problems(EMAILER, {"hooks": [hook]})) == 1
+
+
+def test_older_formats_are_left_alone_without_a_channel_for_them() -> None:
+    """The plugins that they were written for may still run."""
+    nobody = Openings({"ops": "webhook"})
+    metadata = {EMAILER: {"hooks": "nonsense"}, SLACK: {"hooks": [NOTE]}}
+    assert list(problems_of(metadata, "b", nobody)) == []
+    assert list(hooks_of(metadata, nobody)) == []
+
+
+@given(written=JSON)
+@pytest.mark.parametrize("format", [OURS, EMAILER, SLACK])
+def test_whatever_stands_in_metadata_is_judged(format: str, written: Any) -> None:
+    """Never with an error of our own; and what has no problem can be carried out."""
+    for value in (written, {"hooks": written}, {"hooks": [written]}):
+        wrong = problems(format, value)
+        found = list(hooks_of({format: value}, OPEN))
+        if not wrong:
+            assert len(found) == len(value["hooks"])
+        for name, _, hook in found:
+            try:
+                compiled = compile_hook(name, hook)
+            except BadHook:
+                assert wrong
+            else:
+                compiled.select(make_event())
+
+
+# --- placeholders --------------------------------------------------------------------------------
+
+
+@given(text=st.text())
+def test_a_template_never_raises_anything_else(text: str) -> None:
+    """It is read, or refused with a reason; filled in, what is not there is empty."""
+    try:
+        template = placeholders.read(text, None)
+    except placeholders.BadTemplate:
+        return
+    template.fill({"a": 1})
+
+
+@given(value=JSON)
+def test_a_value_is_filled_in_as_it_is(value: Any) -> None:
+    """What a record holds is never read as a template."""
+    template = placeholders.read("<{value}>", None)
+    filled = template.fill({"value": value})
+    if isinstance(value, str):
+        assert filled == f"<{value}>"
+
+
+def test_what_is_filled_in_is_bounded() -> None:
+    """However often and however long (B18)."""
+    template = placeholders.read("{value}" * 1_400, None)
+    started = time.process_time()
+    text = template.fill({"value": "x" * 1_000_000})
+    assert len(text) == placeholders.LONGEST_TEXT
+    assert time.process_time() - started < 1
+
+
+def test_paths_lead_through_keys_and_positions_only() -> None:
+    """Never to attributes, and nowhere if there is nothing (B17)."""
+    context = {"one": {"two": [{"three": 3}]}}
+    for text, filled in {
+        "{one[two][0][three]}": "3",
+        "{one[two][1][three]}": "",
+        "{one[two][-1][three]}": "",
+        "{one[__class__]}": "",
+        "{one}": "",
+        "{other}": "",
+        "{{one}}": "{one}",
+    }.items():
+        assert placeholders.read(text, None).fill(context) == filled
+
+
+# --- patterns ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("pattern", "value", "expected"),
+    [
+        ("c", "c", True),
+        ("c", "cc", False),
+        ("^c", "cc", True),
+        ("^c$", "cc", False),
+        ("^(?!c$)", "c", False),
+        ("^(?!c$)", "d", True),
+        ("c.*", "cc", False),
+    ],
+)
+def test_patterns_match_as_in_kinto_emailer(pattern: str, value: str, expected: bool) -> None:
+    """Equality, or from the beginning on."""
+    assert patterns.matches(pattern, value) is expected
+
+
+@pytest.mark.parametrize("pattern", ["^(a|aa)+$", "^(.*a){20}$", "^(([a-z])+.)+[A-Z]([a-z])+$"])
+def test_a_pattern_without_end_is_given_up(pattern: str) -> None:
+    """Whatever it does, it is over in far less than a second (B19)."""
+    started = time.process_time()
+    with contextlib.suppress(patterns.BadPattern):
+        patterns.matches(pattern, "a" * 900 + "!")
+    assert time.process_time() - started < 1
+
+
+# --- recipients ----------------------------------------------------------------------------------
+
+
+@given(text=st.text())
+def test_an_address_is_one_line_and_one_address(text: str) -> None:
+    """Whatever is taken for an address could stand in a header as it is."""
+    if is_mailbox(text):
+        assert text.count("@") == 1
+        assert not set(text) & set('\r\n\x00,;"')
+
+
+def test_members_are_told_apart_from_their_prefixes() -> None:
+    """As kinto-emailer does; who has no address is left out."""
+    members = ["ldap:a@x.org", "b@x.org", "basicauth:3f2a", "system.Everyone", 5, "a:b:c@d.e"]
+    assert members_to_addresses(members) == ["a@x.org", "b@x.org"]
+
+
+def test_a_group_is_exactly_that() -> None:
+    """Its bucket and its id; nothing before, behind or between."""
+    assert group_of("/buckets/b/groups/g") == ("b", "g")
+    for text in ("/buckets/b/groups/", "/buckets/b/groups/g\n", "x/buckets/b/groups/g"):
+        assert group_of(text) is None
+
+
+# --- on the wire ---------------------------------------------------------------------------------
+
+
+def test_an_event_carries_what_was_subscribed() -> None:
+    """As it stood when the event was captured; without hooks the wire is as it was."""
+    plain = make_event()
+    assert b"subscriptions" not in plain.encode()
+    one = Subscription(format=OURS, owner="/buckets/b", channel="ops", hook=HOOK, changes=(0,))
+    event = make_event(changes=(make_change(),), subscriptions=(one,))
+    assert Event.decode(event.encode()) == event
+    assert event.only(()).subscriptions == (one,)
