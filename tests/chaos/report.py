@@ -24,7 +24,8 @@ started again."""
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Played:
     """What a run left. ``control`` is the account of the part without faults, if there was one;
-    ``exit_codes`` are those of the workers that were asked to end."""
+    ``exit_codes`` are those of the workers that were asked to end; ``postgresql`` is what its
+    server says of its durability."""
 
     plan: Plan
     ledger: Ledger
@@ -32,6 +33,7 @@ class Played:
     control: Mapping[str, Any]
     exit_codes: Sequence[int]
     unasked: Sequence[Unasked]
+    postgresql: Mapping[str, str]
     seconds: Mapping[str, float]
 
 
@@ -55,6 +57,7 @@ def report_of(played: Played, directory: Path) -> dict[str, Any]:
         "faults": dict(sorted(done.items())),
         "lost_bytes": sum(fault.lost_bytes for fault in played.ledger.faults),
         "fed_again_rows": _fed_again_rows(directory / "processes.log"),
+        "postgresql": dict(played.postgresql),
         "torn_lines": played.ledger.torn,
         "ended_by_themselves": [asdict(one) for one in played.unasked],
         **waits,
@@ -71,6 +74,8 @@ def _wrong_besides(played: Played) -> Iterator[str]:
         yield f"without faults: {total} duplicated"
     if not played.drained:
         yield "not everything had drained in time"
+    if careless := [name for name, value in played.postgresql.items() if value != "on"]:
+        yield f"PostgreSQL without {', '.join(careless)}"
     if played.unasked:
         yield f"{len(played.unasked)} processes ended by themselves"
     if any(played.exit_codes):

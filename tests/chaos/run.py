@@ -67,6 +67,7 @@ class Run:
             control=control,
             exit_codes=exit_codes,
             unasked=crew.unasked,
+            postgresql=self._stage.postgresql.durability(),
             seconds={
                 name: clock[place + 1] - clock[place]
                 for place, name in enumerate(("control", "faults", "draining"))

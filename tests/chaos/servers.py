@@ -41,6 +41,10 @@ class DurablePostgresql(LocalPostgresql):
         """End all connections to the last database, whatever they are in the middle of."""
         self._ask(CUT)
 
+    def durability(self) -> dict[str, str]:
+        """The server's own word for what it does at a commit."""
+        return {name: self._ask(f"SHOW {name}")[0][0] for name in DURABILITY}
+
     def count_connections(self) -> int:
         """How many others are connected to the last database."""
         return len(self._ask(OTHERS))
@@ -55,6 +59,7 @@ class DurablePostgresql(LocalPostgresql):
             connection.close()
 
 
+DURABILITY = ("fsync", "synchronous_commit", "full_page_writes")
 OTHERS = """
 SELECT pid
   FROM pg_stat_activity

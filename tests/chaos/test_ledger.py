@@ -251,6 +251,7 @@ def report(**over: Any) -> dict[str, Any]:
         control={},
         exit_codes=[0],
         unasked=[],
+        postgresql=over.pop("postgresql", {}),
         seconds={},
     )
     return report_of(played, over.pop("directory"))
@@ -262,6 +263,12 @@ def test_the_summary_says_what_was_wrong_and_with_which_seed(tmp_path: Path) -> 
     assert words.startswith("FAILED, seed 7: 2 deliveries of 1 acknowledged")
     assert "wrong: unexpected: 1" in words
     assert "not valid: 2 of 5 deliveries" in words
+
+
+def test_a_postgresql_that_forgets_proves_nothing(tmp_path: Path) -> None:
+    """A commit has to be on disk before it is acknowledged."""
+    made = report(directory=tmp_path, postgresql={"fsync": "on", "synchronous_commit": "off"})
+    assert made["wrong"] == ["PostgreSQL without synchronous_commit"]
 
 
 @pytest.mark.parametrize(("at", "is_late"), [(12.0, False), (15.0, True)])
