@@ -17,6 +17,7 @@ from kinto_dispatch.lane.destination import Destination
 from kinto_dispatch.lane.holdings import Holdings
 from kinto_dispatch.lane.pace import Pace
 from kinto_dispatch.lane.promoter import Promoter
+from kinto_dispatch.lane.slots import Slots
 from kinto_dispatch.patience import Patience
 from kinto_dispatch.plugins import Channel
 from kinto_dispatch.quarantine import Quarantine
@@ -30,10 +31,6 @@ FETCH_BLOCK_SECONDS = 0.5
 
 LOOK_SECONDS = 0.5
 """How late a lane may notice that another worker found its destination to answer again."""
-
-STUCK_SLOTS = 8
-"""How many run at a time, each in a process of its own, while all threads hang. Fewer than the
-quarantine has places, which are for the suspects of other channels too."""
 
 T = TypeVar("T")
 
@@ -61,15 +58,16 @@ class Lane:
         self._stopping = stopping
         self._patience = Patience(stopping)
         self._drain_patience = Patience(asyncio.Event())
-        self._slots = concurrency or channel.config.concurrency
-        self._attempter = Attempter(channel, self._slots)
+        slots = concurrency or channel.config.concurrency
+        self._attempter = Attempter(channel, slots)
+        self._slots = Slots(channel.name, slots, self._attempter)
         self._holdings = Holdings(channel.name, queue, lease_seconds)
         seconds, limit = channel.config.timeout_seconds, channel.config.rate_limit
         self._solitude = Alone(
             quarantine, self._attempter, queue, self._holdings, seconds, self._drain_patience
         )
         self._destination = Destination(channel.name, queue, consumer)
-        self._pace = Pace(self._slots, limit)
+        self._pace = Pace(slots, limit)
         self._promoter = Promoter(channel.name, queue, self._destination, self._pace)
         self._fetch_some = partial(queue.fetch, channel.name, consumer, limit=limit)
         self._reclaim_some = partial(
@@ -79,7 +77,6 @@ class Lane:
         self._running: dict[str, Run] = {}
         self._alone: dict[str, asyncio.Task[None]] = {}
         self._is_away = False
-        self._is_stuck = False
         self._back_at = float("-inf")
         self._to_settle = asyncio.Event()
         self._changed = asyncio.Event()
@@ -92,7 +89,7 @@ class Lane:
     @property
     def is_stuck(self) -> bool:
         """Whether so many threads hang that not every slot has one."""
-        return self._attempter.room + len(self._running) < self._slots
+        return self._slots.is_stuck(len(self._running))
 
     async def run(self) -> None:
         """Work until ``stopping`` is set, then finish what runs. Cancelling it gives up on what
@@ -151,7 +148,7 @@ class Lane:
         await self._give_back_waiting()
         wait = await self._destination.ask_to_probe()
         is_probing = self._destination.probe in self._holdings or self._destination.has_news
-        if is_probing or self._busy() >= self._slots:
+        if is_probing or self._busy() >= self._slots.open(len(self._running)):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._change(), LOOK_SECONDS)
         elif wait > 0:
@@ -190,10 +187,7 @@ class Lane:
 
     def _free(self) -> int:
         """How many more claims could be attempted at once."""
-        return self._open_slots() - self._busy() - len(self._waiting)
-
-    def _open_slots(self) -> int:
-        return min(self._slots, STUCK_SLOTS) if self.is_stuck else self._slots
+        return self._slots.open(len(self._running)) - self._busy() - len(self._waiting)
 
     def _busy(self) -> int:
         return len(self._running) + len(self._alone)
@@ -224,7 +218,7 @@ class Lane:
         """Attempt what waits, as far as there are slots, and never what may be somebody else's."""
         if self._stopping.is_set():
             return
-        slots, waiting = self._open_slots(), self._waiting
+        slots, waiting = self._slots.open(len(self._running)), self._waiting
         while waiting and self._holdings.is_sure(waiting[0]):
             if self._busy() >= slots or not self._destination.may_attempt(waiting[0]):
                 return
@@ -292,7 +286,8 @@ class Lane:
 
     async def _renew_once(self) -> bool:
         self._let_go(await self._holdings.renew())
-        self._look_at_threads()
+        self._slots.look(len(self._running))
+        self._changed.set()
         self._start()
         return True
 
@@ -304,21 +299,6 @@ class Lane:
         self._waiting = deque(claim for claim in self._waiting if claim.id not in ids)
         for claim in alone:
             self._alone.pop(claim.id).cancel()
-
-    def _look_at_threads(self) -> None:
-        """Hooks that were left behind may have ended; where too few do, somebody should know."""
-        if self.is_stuck and not self._is_stuck:
-            logger.error(
-                "lane.stuck channel=%s: its threads hang in their hooks. Until some return, what "
-                "finds no thread runs in a process of its own, %d at a time, and is killed at its "
-                "deadline. Give what the hook calls a time-out.",
-                self.name,
-                min(self._slots, STUCK_SLOTS),
-            )
-        elif self._is_stuck and not self.is_stuck:
-            logger.warning("lane.unstuck channel=%s: enough of its threads are free", self.name)
-        self._is_stuck = self.is_stuck
-        self._changed.set()
 
     async def _reclaim(self) -> None:
         """Take over what dead workers held; after an absence of the queue not before all who live
@@ -341,7 +321,7 @@ class Lane:
         """Up to half of the slots even where none is free: in a lane that always has work, what
         dead workers held would wait for ever."""
         held = len(self._alone) + sum(claim.suspect for claim in self._waiting)
-        return max(self._free(), max(1, self._slots // 2) - held)
+        return max(self._free(), max(1, self._slots.count // 2) - held)
 
     # --- the queue's absence -------------------------------------------------------------
 

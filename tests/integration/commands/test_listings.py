@@ -287,6 +287,17 @@ def test_status_has_stable_keys(site: Site) -> None:
     ]
 
 
+def test_status_tells_whose_threads_hang(site: Site) -> None:
+    """A worker says so of its lanes."""
+
+    async def plant(queue):  # type: ignore[no-untyped-def]
+        await queue.beat("w", {"name": "w", "channels": ["ops"], "stuck": ["ops"]}, 60)
+
+    site.with_queue(plant)
+    assert site.json("status")["workers"][0]["stuck"] == ["ops"]
+    assert "threads hang in their hooks: ops" in site.run("status").stdout
+
+
 @pytest.mark.postgresql
 def test_status_counts_the_outbox(site: Site, postgresql_url: str) -> None:
     """Rows that are committed and not yet relayed are counted, with the age of the oldest."""
