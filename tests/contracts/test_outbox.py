@@ -357,7 +357,8 @@ def test_rows_come_oldest_first_and_in_the_order_written(
 def test_a_late_commit_with_a_lower_id_is_not_missed(
     client: Any, outbox: PostgresOutbox, reader: PostgresOutboxReader
 ) -> None:
-    """A long transaction draws its id early; later rows are relayed before it, and it after."""
+    """A long transaction draws its id early; later rows are relayed before it, and it
+    after (R23)."""
     with long_transaction(client, A):
         commit(outbox, B)
         assert relay(reader) == [B]

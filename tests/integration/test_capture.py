@@ -617,7 +617,7 @@ def test_requests_that_change_nothing_announce_nothing(world: World) -> None:
 
 
 def test_a_batch_goes_on_after_a_refused_write(world: World) -> None:
-    """Sub-requests that answer 404, 403 or 412 announce nothing; the others do."""
+    """Sub-requests that answer 404, 403 or 412 announce nothing; the others do (R21)."""
     world.put("a")
     world.forget()
     statuses = world.batch(
@@ -633,7 +633,7 @@ def test_a_batch_goes_on_after_a_refused_write(world: World) -> None:
 
 def test_a_conflict_in_a_batch_voids_what_it_rolled_back(world: World) -> None:
     """A 409 aborts the transaction and the batch goes on in a new one. What came before is not
-    announced, though Kinto merges it with the rest and still sends the events of both."""
+    announced, though Kinto merges it with the rest and still sends the events of both (R21)."""
     statuses = world.batch(
         ("PUT", f"{RECORDS}/before"),
         ("PUT", "/buckets/b/groups/before"),

@@ -10,6 +10,8 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -324,7 +326,7 @@ def test_events_commit_with_the_records(with_outbox: Settings, postgresql_url: s
 def test_what_is_rolled_back_leaves_the_outbox_too(
     with_outbox: Settings, postgresql_url: str, plugin: Write
 ) -> None:
-    """A write that another plugin refuses, and one that a batch rolls back, leave no row."""
+    """A write that another plugin refuses, and one that a batch rolls back, leave no row (R21)."""
     with_outbox["kinto.includes"] = plugin("""
         from kinto.core.errors import http_error
         from kinto.core.events import ResourceChanged
@@ -356,6 +358,57 @@ def test_what_is_rolled_back_leaves_the_outbox_too(
     paths = ["/buckets/before", "/conflict", "/buckets/after"]
     app.post_json("/batch", {"requests": [{"method": "PUT", "path": path} for path in paths]})
     assert [event.uri for event in outbox(postgresql_url)] == ["/buckets/after"]
+
+
+def test_of_a_deadlock_only_the_survivor_is_announced(
+    with_outbox: Settings, postgresql_url: str, plugin: Write
+) -> None:
+    """Two writes wait for each other when both have written their events; PostgreSQL ends one of
+    them (R21)."""
+    with_outbox["kinto.includes"] = plugin("""
+        import threading
+        import transaction
+        from kinto.core.events import ResourceChanged
+        from sqlalchemy import text
+
+        both = threading.Barrier(2, timeout=30)
+
+        def lock(client, number):
+            with client.connect() as session:
+                session.execute(text(f"SELECT pg_advisory_xact_lock({number})"))
+
+        def cross(client, number):
+            try:
+                both.wait()
+                lock(client, number)
+            except Exception:
+                # Where a hook fails, the transaction would stay open.
+                transaction.abort()
+                raise
+
+        def changed(event):
+            client = event.request.registry.storage.client
+            first, second = (1, 2) if event.payload["collection_id"] == "c1" else (2, 1)
+            lock(client, first)
+            # After the outbox was written.
+            transaction.get().addBeforeCommitHook(cross, (client, second))
+
+        def includeme(config):
+            config.add_subscriber(changed, ResourceChanged, for_resources=("record",))
+    """)
+    app = make_app(with_outbox)
+    # Of two collections: Kinto itself lets one write of a collection wait for another.
+    collections = ["/buckets/b/collections/c1", "/buckets/b/collections/c2"]
+    for path in ("/buckets/b", *collections):
+        app.put(path)
+    records = [f"{path}/records/r" for path in collections]
+    with ThreadPoolExecutor(2) as clients:
+        answers = list(clients.map(partial(app.put, expect_errors=True), records))
+    statuses = [answer.status_int for answer in answers]
+    assert statuses.count(201) == 1
+    assert all(status in (201, 500, 503) for status in statuses)
+    survivor = records[statuses.index(201)]
+    assert [event.uri for event in outbox(postgresql_url)][3:] == [survivor]
 
 
 def test_a_new_channel_gets_all_that_was_written_since_kinto_knows_it(

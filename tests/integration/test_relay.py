@@ -187,7 +187,7 @@ async def test_a_running_relay_is_there_at_once(
 async def test_a_late_commit_with_a_lower_id_reaches_the_log(
     client: Any, relay: Relay, queue: Queue, writer: Writer
 ) -> None:
-    """A long transaction among short ones loses nothing."""
+    """A long transaction among short ones loses nothing (R23)."""
     written, may_commit = threading.Event(), threading.Event()
 
     def long_request() -> None:
