@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import logging
@@ -184,7 +185,7 @@ def message_of(scheme: str, body: bytes) -> tuple[str, str]:
 @example(text=HOSTILE)
 @example(text="{{ 7 * 7 }} :smile: \\n %20 &amp;")
 def test_whatever_a_record_holds_comes_back(http_sink: LocalHttp, scheme: str, text: str) -> None:
-    """A text is a text: Apprise interprets nothing in it (B12)."""
+    """A text is a text: Apprise interprets nothing in it."""
     event = make_event(user_id=f"<{text}>")
     assert send(f"{scheme}://{http_sink.address}/x", event) == Delivered("200")
     request = http_sink.requests[-1]
@@ -222,6 +223,25 @@ def test_no_log_quotes_the_url(http_sink: LocalHttp, caplog: pytest.LogCaptureFi
         seen.append(send(f"json://{parts[0]}:{parts[1]}@{dead.address}{tail}"))
     assert http_sink.requests[0].headers["x-token"] == parts[3]
     assert SECRET not in repr(seen)
+    assert SECRET not in caplog.text
+
+
+@pytest.mark.parametrize("status", [200, 403, 500])
+def test_a_service_logs_out_in_the_attempt(
+    http_sink: LocalHttp, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    """Some do so when they are collected; were it later, nobody would watch them (B20)."""
+    caplog.set_level(1)
+    caplog.set_level(1, logger="apprise")
+    answer = {"access_token": SECRET, "user_id": "@u:x", "room_id": "!r:x", "event_id": "1"}
+    http_sink.answer(status, json.dumps(answer).encode())
+    outcome = send(f"matrix://user:{SECRET}@{http_sink.address}/!r:x")
+    assert isinstance(outcome, Delivered) == (status == 200), outcome
+    count = len(http_sink.requests)
+    gc.collect()
+    assert len(http_sink.requests) == count
+    paths = [request.path.rpartition("/")[2] for request in http_sink.requests]
+    assert ("logout" in paths) == (status == 200), paths
     assert SECRET not in caplog.text
 
 

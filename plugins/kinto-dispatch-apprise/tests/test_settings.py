@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 import pytest
+from apprise.manager_plugins import NotificationManager
+from apprise.plugins import NotifyBase
 
+from kinto_dispatch import EgressGuard
 from kinto_dispatch.errors import BadSettings
 from kinto_dispatch.plugins import Channel
 from kinto_dispatch.testing import make_channel
+from kinto_dispatch_apprise.client import uses_http
+from kinto_dispatch_apprise.watch import attempt
 
 
 SLACK = "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ"
@@ -103,6 +109,39 @@ def test_what_does_not_speak_http_must_be_named(url: str) -> None:
     """What is about this machine, or has a protocol of its own, is nobody's by chance (B7)."""
     scheme = url.partition(":")[0]
     assert f"name {scheme} in schemes" in problem(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "jsons://example.org/?+X-A=1%0d%0aBcc:%20evil",
+        "jsons://example.org/?+X%0aY=1",
+        "jsons://example.org/a%00b",
+        "jsons://user:p%c2%85ss@example.org",
+    ],
+)
+def test_headers_cannot_be_hidden_in_a_url(url: str) -> None:
+    """Nothing in it may end a line (B12, B14)."""
+    assert "characters that do not show" in problem(url)
+
+
+def kinds() -> list[type[NotifyBase]]:
+    """Every service of Apprise that needs no permission."""
+    with attempt(EgressGuard(), 0.0):
+        manager = NotificationManager()
+        found = {manager[scheme] for scheme in manager.schemas()}
+    return sorted((kind for kind in found if uses_http(kind)), key=lambda kind: kind.__name__)
+
+
+def test_what_is_permitted_unasked_stays_in_sight() -> None:
+    """No service among them runs programs, or connects from a thread that nobody watches (B6)."""
+    assert len(kinds()) > 150
+    for kind in kinds():
+        for parent in kind.__mro__:
+            if parent.__module__.startswith("apprise.plugins."):
+                names = vars(sys.modules[parent.__module__])
+                out_of_sight = {"subprocess", "Thread", "ThreadPoolExecutor", "multiprocessing"}
+                assert not out_of_sight & set(names), kind
 
 
 def test_schemes_are_the_only_ones() -> None:

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 
 from kinto_dispatch import Delivered, EgressGuard, Message, Outcome, Rejected, Retry
 from kinto_dispatch.errors import RedirectRefused
-from kinto_dispatch_apprise.watch import Answer, Attempt, attempt
+from kinto_dispatch_apprise.watch import Answer, Attempt, attempt, described
 
 
 with warnings.catch_warnings():
@@ -37,14 +37,15 @@ class AppriseClient:
     def __init__(self, url: str, schemes: Collection[str], guard: EgressGuard) -> None:
         """Raises ``ValueError`` for what is not exactly one permitted destination. ``schemes`` are
         what the URL may begin with; none means all that use HTTP. Does not connect."""
+        if not unquote(url).isprintable():
+            raise ValueError("a URL without line ends and other characters that do not show")
         self._url = url
         self._guard = guard
         with attempt(guard, 0.0):  # what is logged meanwhile quotes the URL
             service = self._service()
-        modules = (sys.modules[kind.__module__] for kind in type(service).__mro__)
-        uses_http = any("requests" in vars(module) for module in modules)
+        has_http = uses_http(type(service))
         names: set[str] = service.schemas()  # type: ignore[no-untyped-call]
-        if names.isdisjoint(schemes or (names if uses_http else ())):
+        if names.isdisjoint(schemes or (names if has_http else ())):
             raise ValueError(
                 f"{' '.join(schemes) or 'a service that speaks HTTP'}; name {service.schema}"
                 " in schemes if that is meant"
@@ -55,7 +56,7 @@ class AppriseClient:
         has_host = any("{host}" in template for template in templates)
         self._host = str(service.host) if has_host and service.host else ""
         if self._host:
-            scheme = "http" if uses_http and not service.secure else "https"
+            scheme = "http" if has_http and not service.secure else "https"
             guard.check_url(f"{scheme}://{self._host}")
         self._name = str(service.service_name)
         self._secrets = _pattern(url, {*names, self._host})
@@ -84,7 +85,7 @@ class AppriseClient:
             )
         except Exception as error:
             if not current.answers:
-                current.error = current.error or error
+                current.error = current.error or described(error)
             return False
 
     def _service(self) -> NotifyBase:
@@ -102,6 +103,11 @@ class AppriseClient:
         hidden = self._secrets.sub("***", text)
         line = "".join(char if char.isprintable() else " " for char in hidden)
         return f"{self._name}: {' '.join(line.split())}"[:LONGEST_REASON]
+
+
+def uses_http(kind: type[NotifyBase]) -> bool:
+    """Whether it speaks HTTP; what is about this machine, or has its own protocol, does not."""
+    return any("requests" in vars(sys.modules[parent.__module__]) for parent in kind.__mro__)
 
 
 def _go_on(last_io: object = None, wait: float | None = None) -> None:
@@ -138,12 +144,12 @@ def _judge(current: Attempt, sent: bool, seconds: float) -> Outcome:
     if sent:
         return Delivered(str(answer.status) if answer else None)
     if current.refused:
-        return Rejected(str(current.refused))
+        return Rejected(current.refused)
     if current.timed_out:
         return Retry(f"no answer within {seconds:g} s")
     match answer:
         case _ if current.error:
-            return Retry(_described(current.error))
+            return Retry(current.error)
         case None:
             return Retry("; ".join(current.warnings[-2:]) or "not sent; Apprise does not say why")
         case Answer(status) if 300 <= status < 400:
@@ -151,10 +157,3 @@ def _judge(current: Attempt, sent: bool, seconds: float) -> Outcome:
         case Answer(status, text) if 400 <= status < 500 and status not in PASSING:
             return Rejected(f"{status} {text}")
     return Retry(f"{answer.status} {answer.text}", answer.retry_after)
-
-
-def _described(error: BaseException) -> str:
-    """The first cause, in the words of the system: libraries quote the URL in theirs."""
-    while (cause := error.__cause__ or error.__context__) is not None:
-        error = cause
-    return getattr(error, "strerror", None) or type(error).__name__

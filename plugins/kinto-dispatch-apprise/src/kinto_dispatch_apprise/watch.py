@@ -48,14 +48,15 @@ class Answer:
 @dataclass(slots=True)
 class Attempt:
     """What has happened so far. ``host`` is where it means to go, ``refused`` what the guard says
-    to that, ``error`` how a request failed; ``deadline`` is in the time of ``time.monotonic``."""
+    to that, ``error`` how a request failed; ``deadline`` is in the time of ``time.monotonic``.
+    They are texts: an exception would keep its service, which logs out when it goes, for later."""
 
     guard: EgressGuard
     deadline: float
     host: str
     answers: list[Answer] = field(default_factory=list)
-    refused: Exception | None = None
-    error: Exception | None = None
+    refused: str = ""
+    error: str = ""
     warnings: list[str] = field(default_factory=list)
     sockets: list[socket.socket] = field(default_factory=list)
 
@@ -71,7 +72,7 @@ class Attempt:
         try:
             question()
         except (EgressRefused, ValueError) as refused:
-            self.refused = refused
+            self.refused = str(refused)
             raise PermissionError(str(refused)) from refused
 
     def cut(self) -> None:
@@ -138,7 +139,7 @@ def _answered(send: Send) -> Send:
             if current.timed_out:
                 raise TimeoutError  # what was cut may look complete
         except Exception as error:
-            current.error = error
+            current.error = described(error)
             raise
         response._content, response._content_consumed = content, True
         after = response.headers.get("Retry-After", "")
@@ -148,6 +149,13 @@ def _answered(send: Send) -> Send:
         return response
 
     return answered
+
+
+def described(error: BaseException) -> str:
+    """The first cause, in the words of the system: libraries quote the URL in theirs."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return getattr(error, "strerror", None) or type(error).__name__
 
 
 # From now on, for as long as the process lives: hooks of this kind cannot be taken back.
