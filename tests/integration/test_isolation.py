@@ -25,6 +25,7 @@ from kinto_dispatch.queue.protocol import Entry, Later, Queue, Settlement
 from kinto_dispatch.settings import DispatchSettings
 from kinto_dispatch.testing.builders import make_event
 from kinto_dispatch.testing.waiting import eventually_async
+from kinto_dispatch.testing.worker import LocalWorker
 
 
 PLUGIN = """
@@ -199,7 +200,8 @@ async def test_an_open_breaker_spends_no_attempts(site: Site) -> None:
         return (breaker.state, breaker.probes) == ("open", 1)
 
     await eventually_async(is_probed, "the first probe to fail", 30)
-    assert len(destination().begun) == before + 1
+    # The other worker may just have begun the one with which it was to decide.
+    assert before + 1 <= len(destination().begun) <= before + 2
     first = Breaker.decode(text)
     second = Breaker.decode((await site.queue.breaker("dead"))[0])
     assert second.until_ms - first.until_ms > 7_000
@@ -231,5 +233,33 @@ async def test_its_return_is_no_storm(site: Site) -> None:
     assert between < 700, "new deliveries waited behind what was due"
     times = [at for at, _, _ in begun]
     for start in times:
-        # What was claimed in time may begin late, where the machine was busy.
-        assert sum(start <= at < start + 1 for at in times) <= 2 * limit + 100
+        # What was claimed in time may begin late, where the machine was busy: all slots' worth,
+        # and as many claimed ahead.
+        assert sum(start <= at < start + 1 for at in times) <= 2 * limit + 200
+
+
+async def test_a_burst_does_not_wait_for_a_dead_destination(
+    site: Site, plugin: Path, queue_url: str
+) -> None:
+    """It ends when its breaker is open; what waits there is for the next one (R19)."""
+    lines = {
+        "kinto.event_listeners": "dispatch",
+        f"{BASE}use": "kinto_dispatch",
+        f"{BASE}queue_url": queue_url,
+        f"{BASE}channels": "dead",
+        f"{BASE}channels.dead.plugin": "isolated_plugin",
+        f"{BASE}channels.dead.concurrency": str(SLOTS),
+    }
+    text = "\n".join(f"{name} = {value}" for name, value in lines.items())
+    ini = plugin / "kinto.ini"
+    ini.write_text(f"[app:main]\nuse = egg:kinto\n{text}\n")
+    module = plugin / "isolated_plugin.py"
+    module.write_text(module.read_text().replace('state = "up"', 'state = "refuses"'))
+    await site.enqueue("dead", keys("d", 1000))
+    with LocalWorker(ini, "--burst") as worker:
+        assert await asyncio.to_thread(worker.wait, 60) == 0
+        assert "breaker.opened channel=dead" in worker.said
+    (status,) = await site.queue.status(["dead"])
+    assert (status.breaker, status.in_flight) == ("open", 0)
+    assert status.waiting > 0
+    assert status.waiting + status.retry == 1000

@@ -532,8 +532,7 @@ async def test_one_poison_among_many(bench: Bench, plugins: Path) -> None:
     await bench.enqueue(*["say()"] * 100, note, *["say()"] * 100)
     assert len(await bench.other.fetch("ops", "dead", 300, 0)) == 201
     (plugins / "deaths").write_text("x")  # the worker that held them
-    bench.run(bench.lane(concurrency=20))
-    bench.run(bench.lane(concurrency=20, consumer="other"))
+    bench.run(bench.lane(concurrency=50))
     records = await bench.all_settled(201, 60)
     outcomes = sorted((one["outcome"], one["attempt"]) for one in records)
     assert outcomes == [("delivered", 1)] * 200 + [("poison", 1)]
