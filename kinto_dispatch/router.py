@@ -251,13 +251,13 @@ def select(
             key = delivery_key(f"log-{log_entry.id}", channel.name)
             dead.append(DeadEntry(key, log_entry.body, "failed", str(event)))
             continue
-        if channel.config.subscribable:
-            asked_for, broken = subscribed(channel, event)
-            entries += asked_for
-            dead += broken
-            continue
         try:
-            entries += deliveries(channel, event, log_entry.body)
+            if channel.config.subscribable:
+                asked_for, broken = subscribed(channel, event)
+                entries += asked_for
+                dead += broken
+            else:
+                entries += deliveries(channel, event, log_entry.body)
         except Exception as error:  # of our own, too: one event must not stop all others
             if not isinstance(error, RouteError):
                 logger.exception("log.unroutable id=%s channel=%s", log_entry.id, channel.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 import time
@@ -12,16 +13,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import redis
 from pydantic import SecretStr
 
+from kinto_dispatch.errors import QueueUnavailable
 from kinto_dispatch.event import Event
 from kinto_dispatch.patience import Patience
 from kinto_dispatch.plugins import Channel
 from kinto_dispatch.queue import open_queue
-from kinto_dispatch.queue.protocol import Claim, DeadLetter, Queue
+from kinto_dispatch.queue.protocol import Claim, DeadLetter, Entry, Queue
+from kinto_dispatch.queue.streams import StreamsQueue
 from kinto_dispatch.router import Router, position, select
 from kinto_dispatch.settings import DispatchSettings
 from kinto_dispatch.testing.builders import make_change, make_channel, make_event
+from kinto_dispatch.testing.valkey import LocalValkey
 from kinto_dispatch.testing.waiting import eventually_async
 
 
@@ -167,7 +172,7 @@ async def test_routers_side_by_side(queue: Queue, channel: MakeChannel) -> None:
 async def test_what_is_no_event_is_a_dead_letter(
     queue: Queue, channel: MakeChannel, body: bytes
 ) -> None:
-    """Of every lane, since nobody knows who would have wanted it; what comes after goes on."""
+    """Of every lane, since nobody knows who would have wanted it; the next go on (R16)."""
     await queue.append([("bad", body)])
     await append(queue, make_event(id="good"))
     await make_router(queue, channel("ops"), channel("news")).route_once(0)
@@ -207,7 +212,11 @@ def test_a_bug_of_ours_makes_a_dead_letter_too(caplog: pytest.LogCaptureFixture)
     def divide(event: Event) -> Any:
         raise ZeroDivisionError("of our own")
 
-    broken: Any = SimpleNamespace(name="ops", route=SimpleNamespace(select=divide))
+    broken: Any = SimpleNamespace(
+        name="ops",
+        route=SimpleNamespace(select=divide),
+        config=SimpleNamespace(subscribable=False, split_changes=False),
+    )
     entry: Any = SimpleNamespace(id="1-0", body=b"body")
     entries, (letter,) = select(broken, [(entry, make_event(id="e"))])
     assert entries == []
@@ -225,3 +234,219 @@ async def test_nothing_new_is_nothing_to_do(queue: Queue, channel: MakeChannel) 
 def test_positions_are_numbers() -> None:
     """As texts they would sort otherwise."""
     assert position("9-0") < position("10-0") < position("10-2") < position("10-10")
+
+
+# --- large batches -------------------------------------------------------------------------------
+
+
+async def test_the_loop_goes_on_while_much_is_judged(queue: Queue, channel: MakeChannel) -> None:
+    """Leases are renewed and calls are answered there: no batch holds it up for as long as judging
+    it takes, however large its events are."""
+    channels = [
+        channel(name, split_changes="true", when="new.n != 'b' && new.n != 'c'")
+        for name in ("ops", "news")
+    ]
+    names = list(map(str, range(8_000)))
+    await append(
+        queue, *(make_event(id=f"{one}", changes=records(*names).changes) for one in "12")
+    )
+    longest, ends = 0.0, asyncio.Event()
+
+    async def watch() -> None:
+        nonlocal longest
+        while not ends.is_set():
+            before = time.thread_time()
+            await asyncio.sleep(0.001)
+            longest = max(longest, time.thread_time() - before)
+
+    watching = asyncio.create_task(watch())
+    router = make_router(queue, *channels)
+    await router.route_once(0)
+    ends.set()
+    await watching
+    (entry, *_) = await queue.read_log("0-0", 1)
+    started = time.thread_time()
+    entries, _ = select(channels[0], [(entry, Event.decode(entry.body))])
+    assert longest < (time.thread_time() - started) / 2
+    assert len(entries) == 8_000
+    assert [lane.waiting for lane in await queue.status(["ops", "news"])] == [16_000, 16_000]
+
+
+async def test_a_batch_is_bounded(
+    queue: Queue, channel: MakeChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its entries, their changes, and their bytes: each ends with the event that reaches one
+    of them. All that was read is routed in one go of several."""
+    monkeypatch.setattr("kinto_dispatch.router.BATCH_CHANGES", 10)
+    monkeypatch.setattr("kinto_dispatch.router.BATCH_BYTES", 20_000)
+    sizes = [4, 4, 4, 1, 50, 1]
+    events = [records(*map(str, range(size))) for size in sizes]
+    bodies = [event.encode() for event in events]
+    large = make_event(changes=(make_change(new={"text": "x" * 30_000}),)).encode()
+    await queue.append(
+        [(str(number), body) for number, body in enumerate([*bodies, large, large])]
+    )
+    batches: list[int] = []
+
+    def judge(channel: Channel, batch: Any) -> Any:
+        batches.append(len(batch))
+        return select(channel, batch)
+
+    monkeypatch.setattr("kinto_dispatch.router.select", judge)
+    assert await make_router(queue, channel()).route_once(0) is False
+    assert batches == [3, 2, 2, 1]
+    assert (await queue.status(["ops"]))[0].waiting == 8
+
+
+async def test_a_large_call_gets_time_for_its_bytes(
+    queue: Queue, channel: MakeChannel, queue_url: str
+) -> None:
+    """A server that takes them slowly would otherwise never take them."""
+    async with SlowWay(queue_url, bytes_per_second=4_000_000) as way:
+        slow = StreamsQueue(lambda: way.url, "kinto-dispatch", ("ops",), 0.5)
+        event = make_event(id="large", changes=(make_change(new={"text": "x" * 6_000_000}),))
+        await append(queue, event)
+        (entry,) = await queue.read_log("0-0", 1)
+        before = (await queue.cursors(["ops"]))["ops"]
+        stands = await slow.route("ops", before, entry.id, [Entry("large:ops", entry.body)], [])
+        assert stands == entry.id
+        await slow.close()
+
+
+class SlowWay:
+    """A way to a server on which bytes take their time."""
+
+    def __init__(self, target: str, bytes_per_second: int) -> None:
+        self._path = target.removeprefix("unix://").partition("?")[0]
+        self._rate = bytes_per_second
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> SlowWay:
+        self._server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+        self.url = f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _carry(self, reader: Any, writer: Any) -> None:
+        far_reader, far_writer = await asyncio.open_unix_connection(self._path)
+        for source, sink in ((reader, far_writer), (far_reader, writer)):
+            self._tasks.add(asyncio.create_task(self._pass_on(source, sink)))
+
+    async def _pass_on(self, source: Any, sink: Any) -> None:
+        with contextlib.closing(sink):
+            while data := await source.read(65_536):
+                sink.write(data)
+                await asyncio.sleep(len(data) / self._rate)
+
+
+# --- lanes that cannot be routed -----------------------------------------------------------------
+
+LAST_ID = f"{2**64 - 1}-{2**64 - 1}"
+
+
+@pytest.mark.parametrize("trouble", ["rejected", "refused"])
+async def test_a_lane_that_cannot_be_routed_holds_up_no_other(
+    queue: Queue,
+    channel: MakeChannel,
+    queue_url: str,
+    caplog: pytest.LogCaptureFixture,
+    trouble: str,
+) -> None:
+    """Whatever the server says to its calls: it rests, is tried again, and loses nothing. What is
+    wrong is said once."""
+    router = make_router(queue, channel("ops"), channel("news"))
+    with redis.Redis.from_url(queue_url) as server:
+        stream = "kinto-dispatch:{lane:ops}:stream"
+        if trouble == "rejected":
+            server.xadd(stream, {"key": "last"}, id=LAST_ID)
+        else:
+            server.set(stream, "theirs")
+        for number in range(20):
+            await append(queue, make_event(id=str(number)))
+            await router.route_once(0)
+        assert len(await claimed(queue, "news")) == 20
+        assert list(router.troubles) == ["ops"]
+
+        async def is_said() -> bool:
+            await router.route_once(0)
+            return "router.set_aside channel=ops" in caplog.text
+
+        await eventually_async(is_said, "it to be said")
+        server.delete(stream)
+
+        async def has_all() -> bool:
+            await router.route_once(0)
+            return (await queue.status(["ops"]))[0].waiting == 20
+
+        await eventually_async(has_all, "the lane to be routed")
+    assert caplog.text.count("router.set_aside") == 1
+    assert "router.goes_on channel=ops" in caplog.text
+    assert router.troubles == {}
+
+
+async def test_a_bug_in_one_lane_stops_no_other(
+    queue: Queue,
+    channel: MakeChannel,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """With a stack in the log."""
+    router = make_router(queue, channel("ops"), channel("news"))
+    await append(queue, make_event(id="e"))
+
+    def judge(channel: Channel, batch: Any) -> Any:
+        if channel.name == "ops":
+            raise ZeroDivisionError("of our own")
+        return select(channel, batch)
+
+    monkeypatch.setattr("kinto_dispatch.router.select", judge)
+    await router.route_once(0)
+    assert len(await claimed(queue, "news")) == 1
+    assert "Traceback" in caplog.text
+
+
+async def test_an_absence_of_the_queue_is_no_trouble_of_a_lane(
+    channel: MakeChannel, tmp_path: Path
+) -> None:
+    """Nobody rests for it: whoever waits for the queue hears of it."""
+    with LocalValkey(tmp_path) as valkey:
+        queue = StreamsQueue(lambda: valkey.url, "kd", ("ops",), 5.0)
+        router = make_router(queue, channel())
+        await append(queue, make_event(id="e"))
+
+        def judge(*_: Any) -> Any:
+            valkey.kill()
+            return [], []
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("kinto_dispatch.router.select", judge)
+            with pytest.raises(QueueUnavailable):
+                await router.route_once(0)
+        assert router.troubles == {}
+        valkey.start()
+        await router.route_once(0)
+        assert [claim.key for claim in await claimed(queue)] == ["e:ops"]
+        await queue.close()
+
+
+async def test_a_lane_that_is_far_behind_holds_up_no_other(
+    queue: Queue, channel: MakeChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A channel that comes back after a week reads a week of the log; what is new for the others
+    does not wait for that."""
+    monkeypatch.setattr("kinto_dispatch.router.BATCH", 5)
+    for number in range(50):
+        await append(queue, make_event(id=f"{number:02}"))
+    await queue.cursors(["ops"])
+    news = make_router(queue, channel("news"))
+    for _ in range(10):
+        await news.route_once(0)
+    await append(queue, make_event(id="new"))
+    await make_router(queue, channel("ops"), channel("news")).route_once(0)
+    assert len(await claimed(queue, "ops")) == 5
+    assert (await claimed(queue, "news"))[-1].key == "new:news"

@@ -9,7 +9,7 @@ end
 -- Let what follows pass where memory is full: a script that has written may go on writing, and this
 -- writes nothing. For what is small, or makes room for more than it takes.
 local function pass_where_full(stream)
-  redis.call('XDEL', stream, '0-0')
+  redis.pcall('XDEL', stream, '0-0')
 end
 
 -- The state of a breaker, which is the first word of its text.
