@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 
-FULL_SECONDS = 240.0
+FULL_SECONDS = 220.0
 """With start, control and draining a run of this length takes less than five minutes."""
 
 # kill: SIGKILL. stop: SIGSTOP, and SIGCONT later. restart: SIGTERM. cut: all its connections.
