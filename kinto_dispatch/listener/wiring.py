@@ -12,6 +12,7 @@ from pyramid.exceptions import ConfigurationError
 from pyramid.settings import asbool
 
 from kinto_dispatch.errors import DispatchError, OutboxUnavailable
+from kinto_dispatch.lines import keep_lines
 from kinto_dispatch.listener.dispatcher import Dispatcher
 from kinto_dispatch.listener.heartbeat import Heartbeat
 from kinto_dispatch.listener.metadata import check_hooks
@@ -42,6 +43,7 @@ def load_from_config(config: Any, prefix: str = "") -> Dispatcher:
     Every error is a ``ConfigurationError``: Kinto takes an ``ImportError`` or ``AttributeError``
     for a sign that the module is another one, and goes on to an error that says nothing.
     """
+    keep_lines()
     try:
         dispatcher: Dispatcher | None = getattr(config.registry, "kinto_dispatch", None)
         if dispatcher is None:
