@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from kinto_dispatch import Delivered, Outcome, Rejected, Retry
+from kinto_dispatch.event import Subscription
 from kinto_dispatch.testing import LocalSmtp, make_channel, make_delivery, make_event
 from kinto_dispatch_email import PATIENT_ATTEMPTS
 
@@ -335,3 +336,30 @@ def test_a_server_that_does_not_greet_is_tried_again(greeting: bytes) -> None:
         outcome = send(address, timeout_seconds=2)
         assert isinstance(outcome, Retry), outcome
         assert outcome.reason.isprintable()
+
+
+# --- recipients whom users name ------------------------------------------------------------
+
+
+def test_what_only_looks_like_an_address_does_not_stop_the_others(smtp_server: LocalSmtp) -> None:
+    """Whoever may write a hook or a group could silence everybody in it (B15)."""
+    hook = {
+        "template": "{id}",
+        "sender": "a..b@x.org",
+        "recipients": ["a..b@x.org", "c@x.org", ".d@x.org"],
+    }
+    subscription = Subscription(
+        format="kinto-emailer", owner="/buckets/blog", channel="test", hook=hook
+    )
+    options = {
+        "server": smtp_server.address,
+        "from": "postmaster@localhost",
+        "recipients": "a@x.org",
+        "reply_to": "help@x.org",
+    }
+    channel = make_channel("email", options, subscribable="true")
+    event = make_event(subscriptions=(subscription,))
+    assert isinstance(channel.call_async(event, make_delivery()), Delivered)
+    (received,) = smtp_server.messages
+    assert received.recipients == ("c@x.org",)
+    assert received.message["Reply-To"] == "help@x.org"

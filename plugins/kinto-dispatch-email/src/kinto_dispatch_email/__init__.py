@@ -18,7 +18,7 @@ from kinto_dispatch import (
     hookimpl,
 )
 from kinto_dispatch_email.client import SmtpClient, Tls
-from kinto_dispatch_email.message import mail, mailbox
+from kinto_dispatch_email.message import is_mailbox, mail, mailbox
 
 
 __all__ = ["EmailChannel", "EmailSettings"]
@@ -120,8 +120,10 @@ class EmailChannel:
     def _people_of(self, message: Message, channel: Channel) -> EmailSettings:
         """Those of the ini, or those whom a hook in metadata names instead."""
         own = self._people
-        named = {"recipients": channel.addresses(message.recipients or own.recipients)}
+        # What users write may look like an address and be none: it must not stop the others' mail.
+        found = channel.addresses(message.recipients or own.recipients)
+        named = {"recipients": tuple(text for text in found if is_mailbox(text))}
         if not message.recipients:
             return own.model_copy(update=named)
-        reply_to = (message.reply_to,) if message.reply_to else own.reply_to
+        reply_to = (message.reply_to,) if is_mailbox(message.reply_to or "") else own.reply_to
         return own.model_copy(update={**named, "cc": (), "bcc": (), "reply_to": reply_to})

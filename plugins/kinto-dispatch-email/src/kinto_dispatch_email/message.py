@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import warnings
 from dataclasses import dataclass
@@ -52,6 +53,13 @@ def mailbox(text: str) -> Mailbox:
     if len(address) > LONGEST_ADDRESS or not _ADDRESS.fullmatch(address):
         raise ValueError(f"{text!r} is not one address, as in kinto@example.com")
     return Mailbox(parseaddr(f"{found['name']} <a@b>")[0] if found else "", address)
+
+
+def is_mailbox(text: str) -> bool:
+    """Whether ``mailbox`` takes it."""
+    with contextlib.suppress(ValueError):
+        return bool(mailbox(text))
+    return False
 
 
 class Letterhead(Protocol):
