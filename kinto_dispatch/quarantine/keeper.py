@@ -21,7 +21,7 @@ from typing import NoReturn
 
 from kinto_dispatch.attempt import Attempter
 from kinto_dispatch.plugins import Channel, configure
-from kinto_dispatch.quarantine.messages import Attempt, Ended, Ready, Settled, Start, Stop
+from kinto_dispatch.quarantine.messages import Attempt, Ended, Failed, Ready, Settled, Start, Stop
 from kinto_dispatch.queue.protocol import Claim
 
 
@@ -79,13 +79,22 @@ class Keeper:
     def _obey(self, order: object) -> None:
         match order:
             case Attempt(number, claim, seconds):
-                self._suspects[number] = self._fork(number, claim, seconds)
+                try:
+                    self._suspects[number] = self._fork(number, claim, seconds)
+                except OSError as error:
+                    # No process, no file descriptor, no memory: those that run go on.
+                    self._pipe.send(Failed(number, f"no process for it: {error}"))
             case Stop(number) if number in self._suspects:
                 self._suspects.pop(number).end()
 
     def _fork(self, number: int, claim: Claim, seconds: float) -> Suspect:
         ours, theirs = Pipe(duplex=False)
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
         if pid == 0:
             self._pipe.close()
             attempt_and_exit(self._channels[claim.lane], claim, theirs)

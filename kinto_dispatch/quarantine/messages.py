@@ -62,3 +62,11 @@ class Ended:
         if self.status < 0:
             return f"killed by {signal.Signals(-self.status).name}"
         return f"exit code {self.status}"
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """From the keeper: there is no process for the attempt, which has not begun."""
+
+    number: int
+    reason: str

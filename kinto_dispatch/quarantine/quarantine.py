@@ -9,19 +9,20 @@ import logging
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from multiprocessing import Pipe
 from typing import Any
 
-from kinto_dispatch.quarantine.messages import Attempt, Ended, Ready, Settled, Start, Stop
+from kinto_dispatch.quarantine.messages import Attempt, Ended, Failed, Ready, Settled, Start, Stop
 from kinto_dispatch.queue.protocol import Claim, Settlement
 
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE = 32
-"""How many suspects run at a time. Enough for those of a worker with slow deliveries to be
-through soon; each is a process that shares its memory until it writes to it."""
+AT_ONCE = 16
+"""How many suspects of a lane run at a time. Enough for those of a worker with slow deliveries to
+be through soon; each is a process that shares its memory until it writes to it."""
 
 START_SECONDS = 30.0
 """How long the keeper may take to start and load the plugins."""
@@ -53,7 +54,7 @@ class Postponed(Exception):
 
 
 class Quarantine:
-    """Runs suspects, at most ``AT_ONCE`` at a time, each alone in its process.
+    """Runs suspects, at most ``AT_ONCE`` of a lane at a time, each alone in its process.
 
     ``source`` is what the configuration was made from. The keeper is started with the first
     suspect and ends when there were none for ``IDLE_SECONDS``.
@@ -62,7 +63,8 @@ class Quarantine:
     def __init__(self, source: Mapping[str, Any], grace_seconds: float = GRACE_SECONDS) -> None:
         self._source = source
         self._grace_seconds = grace_seconds
-        self._places = asyncio.Semaphore(AT_ONCE)
+        # For each lane its own: one whose suspects hang holds up no other's.
+        self._places: dict[str, asyncio.Semaphore] = defaultdict(_places)
         self._starting = asyncio.Lock()
         self._keeper: KeeperProcess | None = None
         self._under_way = 0
@@ -74,7 +76,7 @@ class Quarantine:
         """As ``Attempter.attempt``. Raises ``Died`` if the process died, ``Unfinished`` if it had
         to be killed after its deadline or could not be started, and ``Postponed`` if it may not
         begin by the time that there is a place for it."""
-        async with self._places:
+        async with self._places[claim.lane]:
             self._under_way += 1
             self._stay()
             started = time.monotonic()
@@ -92,6 +94,8 @@ class Quarantine:
                 self._close_when_idle()
         if isinstance(end, Settled):
             return Settlement(claim, end.fate, end.record)
+        if isinstance(end, Failed):
+            raise Unfinished(f"it could not be run alone: {end.reason}")
         if end.was_killed:
             late = f"no answer within {timeout_seconds:g} s (timeout_seconds)"
             reason = f"{late}, and its process had to be killed"
@@ -109,7 +113,11 @@ class Quarantine:
         async with self._starting:
             if self._keeper is None or self._keeper.is_gone:
                 self.close()
-                self._keeper = KeeperProcess()
+                try:
+                    self._keeper = KeeperProcess()
+                except OSError as error:
+                    # No process, no file descriptor, no memory: that may pass.
+                    raise KeeperGone(f"its process could not start: {error}") from error
                 await self._keeper.start(self._source)
             return self._keeper
 
@@ -120,6 +128,18 @@ class Quarantine:
     def _close_when_idle(self) -> None:
         if not self._under_way:
             self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self.close)
+
+
+def _places() -> asyncio.Semaphore:
+    return asyncio.Semaphore(AT_ONCE)
+
+
+def _keep(descriptor: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "kinto_dispatch.quarantine.keeper", str(descriptor)],
+        stdin=subprocess.DEVNULL,
+        pass_fds=[descriptor],
+    )
 
 
 class KeeperGone(Exception):
@@ -135,12 +155,12 @@ class KeeperProcess:
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._loop = asyncio.get_running_loop()
         self._pipe, far_end = Pipe()
-        with far_end:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "kinto_dispatch.quarantine.keeper", str(far_end.fileno())],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[far_end.fileno()],
-            )
+        try:
+            with far_end:
+                self._process = _keep(far_end.fileno())
+        except OSError:
+            self._pipe.close()
+            raise
         self._loop.add_reader(self._pipe.fileno(), self._on_message)
 
     async def start(self, source: Mapping[str, Any]) -> None:
@@ -154,7 +174,7 @@ class KeeperProcess:
             self.close()
             raise KeeperGone(f"its process was not ready within {START_SECONDS:g} s") from None
 
-    async def attempt(self, claim: Claim, seconds: float) -> Settled | Ended:
+    async def attempt(self, claim: Claim, seconds: float) -> Settled | Ended | Failed:
         """How it ended. Raises ``KeeperGone``."""
         if self.is_gone:
             raise KeeperGone("its process ended")
@@ -162,7 +182,7 @@ class KeeperProcess:
         end = self._expect(number)
         self._send(Attempt(number, claim, seconds))
         try:
-            answer: Settled | Ended = await end
+            answer: Settled | Ended | Failed = await end
         except asyncio.CancelledError:
             self._send(Stop(number))
             raise

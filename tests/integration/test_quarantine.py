@@ -274,6 +274,41 @@ async def test_a_keeper_that_cannot_start_is_nobodys_fault(
         await broken.attempt(suspect("say(None)"), 0.3)
 
 
+@pytest.mark.parametrize("of", ["worker", "keeper"])
+async def test_without_room_for_a_process_a_suspect_waits(
+    alone: Quarantine, of: str, tmp_path: Path
+) -> None:
+    """It is no death, so no strike; when there is room again it runs."""
+    if of == "keeper":
+        await alone.attempt(suspect("say(None)"), 0.3)
+    limited = psutil.Process() if of == "worker" else keepers()[0]
+    before = limited.rlimit(psutil.RLIMIT_NOFILE)
+    limited.rlimit(psutil.RLIMIT_NOFILE, (limited.num_fds() - 1, before[1]))
+    try:
+        with pytest.raises(Unfinished, match=r"it could not be run alone: .* open files"):
+            await alone.attempt(suspect("say(None)"), 0.3)
+    finally:
+        limited.rlimit(psutil.RLIMIT_NOFILE, before)
+    assert (await alone.attempt(suspect("say(None)"), 0.3)).fate == Done()
+
+
+async def test_a_lane_whose_suspects_hang_holds_up_no_other(
+    alone: Quarantine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each lane has places of its own (R19)."""
+    monkeypatch.setattr(quarantine, "AT_ONCE", 2)
+    hanging = [
+        asyncio.ensure_future(alone.attempt(suspect("asyncio.sleep(100)"), 100)) for _ in range(5)
+    ]
+    await asyncio.sleep(0)
+    fate = (await alone.attempt(suspect("say(None)", lane="slow"), 30)).fate
+    assert fate == Done()
+    assert not any(one.done() for one in hanging)
+    for one in hanging:
+        one.cancel()
+    await asyncio.gather(*hanging, return_exceptions=True)
+
+
 async def test_an_idle_keeper_ends(alone: Quarantine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its memory is worth more than the second that the next start takes."""
     monkeypatch.setattr(quarantine, "IDLE_SECONDS", 0.1)
