@@ -17,7 +17,12 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
 RESTART_SECONDS = 1.0
-"""The least time between two starts of one process, so that one that cannot start never spins."""
+LONGEST_RESTART_SECONDS = 30.0
+"""The least time between two starts of one process, doubled up to the second one each time that it
+died young, so that one that cannot start never spins."""
+
+OLD_SECONDS = 60.0
+"""Who lived that long has started well."""
 
 ENDED_BY_SIGNAL = (-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT)
 
@@ -27,25 +32,37 @@ class Supervised:
 
     def __init__(self, arguments: Sequence[str]) -> None:
         self._command = [sys.executable, "-m", "kinto_dispatch", *arguments]
-        self._started_at = 0.0
+        self._died_young = 0
+        self._started_at = time.monotonic()
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        self._started_at = time.monotonic()
         # The pipe is never written to: it closes when this process dies, however it dies, and
         # the child then stops by itself. It has a session of its own, since a terminal sends
         # Ctrl-C to a whole group: the child would get it twice, and twice means at once.
         return subprocess.Popen(self._command, stdin=subprocess.PIPE, start_new_session=True)
 
     def revive(self) -> bool:
-        """Start it again if it died, but not more often than every ``RESTART_SECONDS``; whether
-        it was started."""
+        """Start it again if it died, after a while if it died young; whether it was started."""
         code = self.process.poll()
-        if code is None or time.monotonic() - self._started_at < RESTART_SECONDS:
+        lived = time.monotonic() - self._started_at
+        if code is None or lived < restart_seconds(self._died_young):
             return False
+        self._died_young = 0 if lived > OLD_SECONDS else self._died_young + 1
+        self._started_at = time.monotonic()
         logger.error("worker.died pid=%d code=%d; starting it again", self.process.pid, code)
-        self.process = self._start()
+        try:
+            self.process = self._start()
+        except OSError as error:
+            # No process, no memory: that may pass, and the others go on.
+            logger.error("worker.not_started %s; trying again", error)
+            return False
         return True
+
+
+def restart_seconds(died_young: int) -> float:
+    """The least time between two starts of a process that died young so often in a row."""
+    return min(LONGEST_RESTART_SECONDS, RESTART_SECONDS * 2.0 ** min(died_young, 10))
 
 
 def supervise(

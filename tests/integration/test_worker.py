@@ -182,6 +182,21 @@ def test_a_process_that_dies_is_started_again(deploy: Deploy) -> None:
     assert worker.stop() == 0
 
 
+def test_a_process_that_cannot_start_is_no_storm(deploy: Deploy) -> None:
+    """It is started again at longer and longer intervals, and each time is said."""
+    deployment = deploy()
+    worker = deployment.worker("--processes", "2").start()
+    (deployment.directory / "sitecustomize.py").write_text("raise SystemExit(3)\n")
+    started = time.monotonic()
+    victim, other = worker.children
+    victim.kill()
+    eventually(lambda: worker.said.count("worker.died") == 3, "it to die again and again", 20)
+    assert time.monotonic() - started > 1 + 2
+    assert worker.said.count("code=1; starting it again") == 2
+    assert other.is_running()
+    assert worker.stop() == 0
+
+
 def test_processes_without_the_one_above_end_by_themselves(deploy: Deploy) -> None:
     """After they have finished what is in flight."""
     deployment = deploy({"ops": {"seconds": "1"}})
