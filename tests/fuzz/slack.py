@@ -18,13 +18,15 @@ from tests.fuzz.engine import Defect, Target
 
 def _load_reader() -> ModuleType:
     """What reads messages as Slack does, from the tests of the plugin."""
-    path = Path(__file__).parents[2] / "plugins/kinto-dispatch-slack/tests/slack_mrkdwn.py"
-    spec = importlib.util.spec_from_file_location("slack_mrkdwn", path)
-    assert spec
-    assert spec.loader
-    module = sys.modules.setdefault(spec.name, importlib.util.module_from_spec(spec))
-    spec.loader.exec_module(module)
-    return module
+    name = "slack_mrkdwn"
+    if name not in sys.modules:
+        path = Path(__file__).parents[2] / f"plugins/kinto-dispatch-slack/tests/{name}.py"
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec
+        assert spec.loader
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
 
 
 READER: Any = _load_reader()
