@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -253,13 +253,38 @@ def test_a_batch_brings_the_lanes_that_its_writers_know(
     assert lanes_of(reader) == {"ops", "mail", "chat"}
 
 
+class Refusing:
+    """A resource that lets the commit fail."""
+
+    transaction_manager = transaction.manager
+
+    def tpc_vote(self, current: Any) -> None:
+        raise RuntimeError("refused")
+
+    def abort(self, current: Any) -> None: ...
+
+    tpc_begin = commit = tpc_abort = abort
+
+    def sortKey(self) -> str:
+        return "refusing"
+
+
+def refuse() -> None:
+    """A commit that fails."""
+    transaction.get().join(Refusing())
+    with pytest.raises(RuntimeError, match="refused"):
+        transaction.commit()
+    transaction.abort()
+
+
+@pytest.mark.parametrize("end", [transaction.abort, refuse])
 def test_lanes_that_were_rolled_back_are_announced_again(
-    client: Any, reader: PostgresOutboxReader
+    end: Callable[[], None], client: Any, reader: PostgresOutboxReader
 ) -> None:
     """No event of a writer is committed before its lanes."""
     outbox = PostgresOutbox(client, ["ops"])
     outbox.write([A])
-    transaction.abort()
+    end()
     commit(PostgresOutbox(client), B)
     assert lanes_of(reader) == set()
     commit(outbox, C)
