@@ -30,7 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 FENCES: dict[str, tuple[str, ...]] = {
     "kinto": ("groups", "capture", "listener", "outbox", "settings", "cli", "testing"),
     "pyramid": ("groups", "capture", "listener", "settings", "cli", "testing"),
-    "transaction": ("capture", "listener"),
+    "transaction": ("capture", "listener", "outbox"),
     "pluggy": ("hookspecs", "plugins"),
     "redis": ("queue", "demo"),
     "sqlalchemy": ("outbox",),
