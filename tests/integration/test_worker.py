@@ -52,7 +52,7 @@ def seconds(call: Callable[[], Any]) -> float:
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_sigterm_lets_what_is_in_flight_finish(deploy: Deploy, processes: str) -> None:
     """Twenty deliveries of a second each: all end well, none is made twice, and nothing new is
-    begun."""
+    begun (R3)."""
     deployment = deploy({"ops": {"seconds": "1", "concurrency": "20"}})
     worker = deployment.worker("--processes", processes, "--concurrency", "10").start()
     ids = publish(deployment, 40)
@@ -68,7 +68,7 @@ def test_sigterm_lets_what_is_in_flight_finish(deploy: Deploy, processes: str) -
 
 
 def test_sigint_does_the_same(deploy: Deploy) -> None:
-    """As Ctrl-C sends it."""
+    """As Ctrl-C sends it (R3)."""
     deployment = deploy({"ops": {"seconds": "0.5"}})
     worker = deployment.worker().start()
     ids = publish(deployment, 5)
@@ -79,7 +79,7 @@ def test_sigint_does_the_same(deploy: Deploy) -> None:
 
 
 def test_a_second_signal_gives_back_at_once(deploy: Deploy) -> None:
-    """What runs is cancelled and does not count as an attempt."""
+    """What runs is cancelled and does not count as an attempt (R4)."""
     deployment = deploy({"ops": {"seconds": "60"}})
     worker = deployment.worker().start()
     publish(deployment, 20)
@@ -95,7 +95,7 @@ def test_a_second_signal_gives_back_at_once(deploy: Deploy) -> None:
 
 
 def test_what_takes_longer_than_the_stop_is_given_back(deploy: Deploy) -> None:
-    """Within ``shutdown_seconds``; the next worker makes the same attempt."""
+    """Within ``shutdown_seconds``; the next worker makes the same attempt (R4)."""
     deployment = deploy({"ops": {"seconds": "3"}}, shutdown_seconds="1.5")
     worker = deployment.worker().start()
     ids = publish(deployment, 10)
@@ -126,7 +126,7 @@ def test_a_hook_that_does_not_end_does_not_hold_up_the_end(deploy: Deploy, hook:
 def test_sigterm_while_the_queue_is_away(
     deploy: Deploy, valkey: LocalValkey, away: str, busy: bool
 ) -> None:
-    """The worker ends within ``shutdown_seconds`` all the same, and with 0."""
+    """The worker ends within ``shutdown_seconds`` all the same, and with 0 (R5)."""
     valkey.start()
     deployment = deploy(
         {"ops": {"seconds": "0.5" if busy else "0"}}, queue_url=valkey.url, shutdown_seconds="3"

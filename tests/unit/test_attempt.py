@@ -230,7 +230,7 @@ async def test_an_outcome_that_cannot_be_read(channel: MakeChannel) -> None:
     "body", [b"", b"{}", b"\xff\xfe", b"[1]", b'{"v": 99}', b"[" * 100_000 + b"]" * 100_000]
 )
 async def test_what_is_no_event_is_a_dead_letter(channel: MakeChannel, body: bytes) -> None:
-    """At the first attempt, since it will never be one; the hook is not called."""
+    """At the first attempt, since it will never be one; the hook is not called (R16, R29)."""
     one = channel("seen.append(event)")
     settlement = await attempt(one, body=body)
     assert isinstance(settlement.fate, Dead)
