@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from kinto_dispatch.errors import RenderError
@@ -70,6 +70,9 @@ class Message:
     html: str | None = None
     recipients: tuple[str, ...] = ()
     reply_to: str | None = None
+    has_template: bool = field(default=False, compare=False)
+    """Whether somebody wrote a template for the text. Where nobody did, a channel may show the
+    event in its own way."""
 
 
 class Renderer:
@@ -82,6 +85,7 @@ class Renderer:
         """``None`` means the default; ``steps`` is what each of the two may cost. Raises
         ``RenderError`` for what can never be rendered."""
         self._steps = steps
+        self._has_template = template is not None
         body = DEFAULT_TEMPLATE if template is None else template
         self._subject = _compile("subject", DEFAULT_SUBJECT if subject is None else subject)
         self._body = _compile("template", body, html=_HTML.match(body) is not None)
@@ -102,8 +106,8 @@ class Renderer:
         subject = one_line(self._run("subject", self._subject, values, lenient))
         body = sendable(self._run("template", self._body, values, lenient))
         if self._body.html:
-            return Message(subject, plain_text(body), body)
-        return Message(subject, body)
+            return Message(subject, plain_text(body), body, has_template=True)
+        return Message(subject, body, has_template=self._has_template)
 
     def _run(self, name: str, template: Template, values: Mapping[str, Any], lenient: bool) -> str:
         try:

@@ -40,8 +40,7 @@ class Implementation:
 
 
 class Channel:
-    """One configured destination, as hooks get it: ``name``, ``settings``, ``render`` and
-    ``has_template``.
+    """One configured destination, as hooks get it: ``name``, ``settings`` and ``render``.
 
     ``settings`` is the instance of the plugin's ``Settings`` (``None`` without one). The rest is
     for the core. A failed channel has a ``reason`` and no implementation; everything but calling
@@ -88,12 +87,6 @@ class Channel:
         """Whether ``call_async`` returns a coroutine, rather than blocking for the value."""
         hooks = self._implementation.hooks if self._implementation else {}
         return inspect.iscoroutinefunction(hooks.get("on_event_async"))
-
-    @property
-    def has_template(self) -> bool:
-        """Whether the operator wrote a ``template``: then the message is what it renders. Without
-        one a plugin may show the event in its own way."""
-        return self.config.template is not None
 
     def render(self, event: Event) -> Message:
         """The message for people: from the channel's templates, or as the hook in metadata says

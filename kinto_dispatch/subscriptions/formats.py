@@ -211,6 +211,7 @@ class LegacyHook:
             sendable(self._texts.body.fill(context)),
             recipients=tuple(dict.fromkeys(filter(_is_recipient, recipients))),
             reply_to=self._sender,
+            has_template=True,
         )
 
 

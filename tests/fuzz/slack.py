@@ -48,7 +48,8 @@ def run(data: bytes) -> str:
     )
     body = json.loads(json.dumps(payload(Message(head, tail), blocks(text, event))))
     plain = READER.read_text(body["text"])
-    if plain.texts != [f"{head}\n{tail}"] or not plain.is_inert:
+    expected = f"{head}\n{tail}" if head and tail else head or tail
+    if plain.texts != [expected] or not plain.is_inert:
         raise Defect(f"the text is read as {plain}")
     shown = READER.read_blocks(body["blocks"])
     if shown.pings or any(url != label for url, label in shown.links):

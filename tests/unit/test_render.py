@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kinto_dispatch.errors import RenderError
-from kinto_dispatch.event import Event
+from kinto_dispatch.event import Event, Subscription
 from kinto_dispatch.render import LONGEST_SUBJECT, NAMES, Message, Renderer
+from kinto_dispatch.subscriptions.formats import compile_hook
 from kinto_dispatch.testing.builders import CREATED, USER, make_change, make_event
 
 
@@ -82,6 +83,19 @@ def test_the_tutorials_message_about_an_anonymous_write() -> None:
 def test_an_empty_template_is_not_the_default() -> None:
     """Whoever wants no text gets none."""
     assert render("", subject="") == Message("", "")
+
+
+def test_a_message_says_whether_somebody_wrote_it() -> None:
+    """Where nobody wrote a template, a channel may show the event in its own way."""
+    assert not render().has_template
+    assert not render(subject="{{ action }}").has_template
+    assert render("{{ action }}").has_template
+    assert render("<html>{{ action }}").has_template
+    legacy = compile_hook("kinto-slack", {"template": "Hello", "channel": "ops"})
+    subscription = Subscription(
+        format="kinto-slack", owner="/buckets/blog", channel="ops", hook={}
+    )
+    assert legacy.render(make_event(), subscription).has_template
 
 
 def test_a_message_is_a_value() -> None:

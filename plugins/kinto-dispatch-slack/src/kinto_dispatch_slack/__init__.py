@@ -83,7 +83,7 @@ class SlackChannel:
     async def on_event_async(self, event: Event, channel: Channel, delivery: Delivery) -> Outcome:
         """Post the message from the worker: the channel's template, or blocks without one."""
         message = channel.render(event)
-        shown = () if channel.has_template else blocks(message.subject, event)
+        shown = () if message.has_template else blocks(message.subject, event)
         body = payload(message, shown, self._conversation)
         return await self._client.send(body, delivery.timeout_seconds)
 

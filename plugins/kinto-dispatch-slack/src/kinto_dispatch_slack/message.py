@@ -23,7 +23,7 @@ def payload(
     notifications say. A webhook knows its ``conversation``; a bot does not."""
     return {
         **({"channel": conversation} if conversation else {}),
-        "text": escape(f"{message.subject}\n{message.text}", LONGEST_TEXT),
+        "text": escape("\n".join(filter(None, (message.subject, message.text))), LONGEST_TEXT),
         **({"blocks": list(blocks)} if blocks else {}),
         "mrkdwn": False,
         "parse": "none",
