@@ -26,6 +26,7 @@ from kinto_dispatch.threads import PoolExhausted, ThreadPool
 
 SPARE_THREADS = 8
 MANY = 1_000_000
+NOT_BEGUN = object()
 
 _encode = msgspec.json.Encoder().encode
 
@@ -68,8 +69,18 @@ class Attempter:
         finally:
             run.cancel()
 
-    def start(self, claim: Claim, settle: Callable[[Settlement], None]) -> Run:
+    def start(
+        self,
+        claim: Claim,
+        settle: Callable[[Settlement], None],
+        may_begin: Callable[[], bool] = lambda: True,
+        postpone: Callable[[], None] = lambda: None,
+    ) -> Run:
         """Begin to run the delivery of this claim, and return. Never raises.
+
+        ``may_begin`` is asked right before the hook is called, since this process may have stood
+        still meanwhile, also from a thread. Where it says no, ``postpone`` is called instead of
+        ``settle``.
 
         ``settle`` is called once, from the event loop, at the latest a second after the deadline,
         whatever the hook does; not any more once the run was cancelled.
@@ -78,11 +89,14 @@ class Attempter:
 
         def tell(result: Any, took_seconds: float) -> None:
             self._under_way.discard(run)
-            settle(self._report(claim, result, at, took_seconds))
+            if result is NOT_BEGUN:
+                postpone()
+            else:
+                settle(self._report(claim, result, at, took_seconds))
 
         run = Run(self._seconds, tell)
         self._under_way.add(run)
-        self._call(claim, run)
+        self._call(claim, run, may_begin)
         return run
 
     def give_up(self, claim: Claim, reason: str, took_seconds: float = 0.0) -> Settlement:
@@ -95,7 +109,7 @@ class Attempter:
 
     # --- call ----------------------------------------------------------------------------
 
-    def _call(self, claim: Claim, run: Run) -> None:
+    def _call(self, claim: Claim, run: Run, may_begin: Callable[[], bool]) -> None:
         """Call the hook; ``run`` ends with what it returns, or with ``Broken``, but not before
         this returns."""
         loop = asyncio.get_running_loop()
@@ -103,17 +117,22 @@ class Attempter:
             event = Event.decode(claim.body)
             delivery = Delivery(claim.key, claim.attempt, claim.replay, self._seconds)
             if self._is_coroutine:
-                hook = self._await_hook(event, delivery, run)
+                hook = self._await_hook(event, delivery, run, may_begin)
                 run.task = loop.create_task(hook, context=self._context.copy())
             else:
-                call = self._threads.submit(partial(self._call_hook, event, delivery))
+                call = self._threads.submit(partial(self._call_hook, event, delivery, may_begin))
                 call.add_done_callback(partial(_end_from_thread, run, loop))
         except UndecodableEvent as error:
             loop.call_soon(run.end, Broken(str(error), final=True))
         except PoolExhausted as error:
             loop.call_soon(run.end, Broken(f"{error}; earlier attempts hang"))
 
-    async def _await_hook(self, event: Event, delivery: Delivery, run: Run) -> None:
+    async def _await_hook(
+        self, event: Event, delivery: Delivery, run: Run, may_begin: Callable[[], bool]
+    ) -> None:
+        if not may_begin():
+            run.end(NOT_BEGUN)
+            return
         try:
             result = await self._channel.call_async(event, delivery)
         except asyncio.CancelledError:
@@ -122,7 +141,9 @@ class Attempter:
             result = broken(error)
         run.end(result)
 
-    def _call_hook(self, event: Event, delivery: Delivery) -> Any:
+    def _call_hook(self, event: Event, delivery: Delivery, may_begin: Callable[[], bool]) -> Any:
+        if not may_begin():
+            return NOT_BEGUN
         try:
             return self._channel.call_async(event, delivery)
         except BaseException as error:

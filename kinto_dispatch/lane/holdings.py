@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import logging
+import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -47,6 +47,10 @@ class Holdings:
         """Whether nobody else can have taken this claim over, even if this process stood still
         since it asked for it: then the answer may have waited longer than the lease lasts."""
         return _now() < self._asked_at.get(claim.id, 0.0) + self._lease_seconds
+
+    def is_lost(self, claim: Claim) -> bool:
+        """Whether the queue has said that somebody else has it."""
+        return claim.id in self._lost
 
     def take(self, claims: Iterable[Claim], asked_at: float) -> list[Claim]:
         """Hold what was claimed by a call made at ``asked_at``; those that were not held before.
@@ -123,4 +127,5 @@ class Holdings:
 
 
 def _now() -> float:
-    return asyncio.get_running_loop().time()
+    # The clock of the event loop, also in a thread.
+    return time.monotonic()

@@ -226,12 +226,26 @@ class Lane:
             if claim.suspect or self._attempter.room <= 0:
                 self._alone[claim.id] = self._group.create_task(self._attempt_alone(claim))
             else:
-                self._running[claim.id] = self._attempter.start(claim, self._ended)
+                self._running[claim.id] = self._attempter.start(
+                    claim,
+                    self._ended,
+                    partial(self._holdings.is_sure, claim),
+                    partial(self._postpone, claim),
+                )
 
     def _ended(self, settlement: Settlement) -> None:
         del self._running[settlement.claim.id]
         self._settled(settlement)
         self._start()
+
+    def _postpone(self, claim: Claim) -> None:
+        """This process stood still when it was about to begin: ask first who has it."""
+        del self._running[claim.id]
+        if self._holdings.is_lost(claim):
+            self._holdings.forget([claim])
+        else:
+            self._waiting.appendleft(claim)
+        self._changed.set()
 
     async def _attempt_alone(self, claim: Claim) -> None:
         """What a dead worker held runs in a process of its own: it may be what killed it. So does

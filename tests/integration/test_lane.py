@@ -469,6 +469,39 @@ async def test_what_may_be_somebody_elses_is_not_begun(
     assert "delivery.lost_lease" in caplog.text
 
 
+async def test_what_stood_still_when_it_was_about_to_begin(bench: Bench) -> None:
+    """Between the look at its lease and its hook a process may stand still: what somebody else
+    took over meanwhile is not begun."""
+    lane = bench.lane()
+    start = lane._attempter.start
+    taken: list[Claim] = []
+
+    def reclaim() -> None:
+        async def run() -> None:
+            queue = bench.connect()
+            taken.extend(await queue.reclaim("ops", "other", LEASE, 1000))
+            await queue.close()
+
+        enough = time.monotonic() + 20
+        while not taken and time.monotonic() < enough:
+            asyncio.run(run())
+
+    def slow_start(*arguments: Any) -> Any:
+        run = start(*arguments)
+        if not taken:
+            thief = threading.Thread(target=reclaim)
+            thief.start()
+            thief.join(20)  # the event loop stands still
+        return run
+
+    lane._attempter.start = slow_start  # type: ignore[method-assign]
+    await bench.enqueue("say()")
+    bench.run(lane)
+    await becomes(lambda: bool(taken) and lane.in_flight == 0, "what was lost to be known")
+    await bench.stop()
+    assert plugin().begun == []
+
+
 async def test_a_stale_outcome(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     """Of a delivery that somebody else took over: delivered is delivered, the rest is ignored."""
     await bench.enqueue("hold(Delivered())", "hold(Retry('busy'))", "hold(Rejected('no'))")
