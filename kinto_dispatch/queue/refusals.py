@@ -50,8 +50,17 @@ REFUSALS = (
 )
 """Looked for in the server's words, in this order: the sign, what it means, what to do."""
 
+SILENT = (
+    "it did not answer in time",
+    "See whether it is overloaded or hangs, whether a firewall swallows what is sent to it, and "
+    "that queue_url is right.",
+)
+
 NO_ANSWER = {
-    errno.ECONNREFUSED: ("nothing listens there", ""),
+    errno.ECONNREFUSED: (
+        "nothing listens there",
+        "Start the server, or correct host and port in queue_url.",
+    ),
     errno.ENOENT: ("there is no such socket", ""),
     errno.EACCES: ("this user may not open the socket", "Check the rights on its directory."),
     errno.ECONNRESET: ("it hung up", ""),
@@ -89,7 +98,7 @@ def _code(error: redis.ResponseError) -> str:
 
 def _without_words(error: BaseException) -> tuple[str, str] | None:
     if isinstance(error, redis.TimeoutError | TimeoutError):
-        return "it did not answer in time", ""
+        return SILENT
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, socket.gaierror):

@@ -20,6 +20,7 @@ from kinto_dispatch.limit import RateLimit
 from kinto_dispatch.queue import commands, entries
 from kinto_dispatch.queue.health import judge, read_info
 from kinto_dispatch.queue.keys import LaneKeys, LogKeys, WorkerKeys
+from kinto_dispatch.queue.portions import FIRST, Portion
 from kinto_dispatch.queue.protocol import (
     Claim,
     Dead,
@@ -133,6 +134,10 @@ def requests() -> list[Evaluation]:
     return [
         commands.register(log, ["ops"]),
         commands.append(log, ["ops"], [("id", b"")]),
+        commands.forget_ids(log),
+        commands.start(lane, "0-0"),
+        commands.make_group(lane),
+        commands.strike(lane, claim()),
         commands.read_log(log, "0-0", 1),
         commands.route(lane, "0-0", "1-0", [Entry("k", b"")], [DeadEntry("k", b"", "failed", "")]),
         commands.renew(lane, [claim()]),
@@ -172,7 +177,7 @@ def test_a_script_runs_on_every_server(verb: str) -> None:
         *("XADD", "XACK", "XDEL", "XCLAIM", "XPENDING", "XRANGE", "XLEN", "XINFO", "XTRIM"),
         *("XGROUP", "ZADD", "ZREM", "ZRANGE", "ZRANGEBYSCORE", "ZREMRANGEBYSCORE", "ZCARD"),
         *("ZREMRANGEBYRANK", "HGET", "HSET", "HDEL", "HEXISTS", "GET", "SET", "EXISTS", "TIME"),
-        *("DEL", "INFO", "XREADGROUP"),
+        *("DEL", "INFO", "XREADGROUP", "HMGET", "HINCRBY"),
     }
 
 
@@ -274,3 +279,30 @@ def test_naming_the_queue_loads_no_client() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert output.stdout.strip() == "set()"
+
+
+# --- portions ----------------------------------------------------------------------------
+
+
+def test_a_portion_goes_by_what_came() -> None:
+    """It grows while answers are full and small, falls to what fits of the largest that came, and
+    is halved by each call without an answer; never to nothing."""
+    portion = Portion(1_000)
+    assert portion.of(5) == 5
+    assert portion.of(10_000) == FIRST
+    portion.came([1] * FIRST)
+    assert portion.of(10_000) == 2 * FIRST
+    portion.came([1])
+    assert portion.of(10_000) == 2 * FIRST
+    portion.came([1, 300])
+    assert portion.of(10_000) == 3
+    portion.failed()
+    portion.failed()
+    assert portion.of(10_000) == 1
+    portion.came([5_000])
+    assert portion.of(10_000) == 1
+    portion.came([10])
+    assert portion.of(10_000) == 2
+    portion.came([])
+    assert portion.of(10_000, claimed_bytes=999) == 2
+    assert portion.of(10_000, claimed_bytes=1_000) == 0

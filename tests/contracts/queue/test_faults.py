@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from kinto_dispatch.errors import QueueRejected, QueueUnavailable
+from kinto_dispatch.limit import RateLimit
 from kinto_dispatch.queue import commands
 from kinto_dispatch.queue.log import StreamsLog
 from kinto_dispatch.queue.protocol import START_OF_LOG, Claim, Dead, Done, Entry, Later, Settlement
@@ -117,7 +118,7 @@ async def test_a_primary_that_became_a_replica_is_looked_for_again(
     valkey: LocalValkey, second: LocalValkey
 ) -> None:
     """A connection stays open when the server at its end is demoted; the next call makes a new
-    one, which leads to whoever is the primary now."""
+    one, which leads to whoever is the primary now (R13)."""
     async with Way(valkey.url) as way:
         queue = StreamsQueue(lambda: way.url, "kd", ("ops",))
         log = StreamsLog(lambda: way.url, "kd", ("ops",), 5.0)
@@ -174,13 +175,14 @@ async def test_a_wait_on_a_dead_connection_ends(valkey: LocalValkey) -> None:
 
 
 async def test_a_port_that_never_answers_costs_the_time_that_was_granted() -> None:
-    """It takes connections and says nothing, not even no."""
+    """It takes connections and says nothing, not even no, as a black hole does (R8)."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"redis://:s3cr3t@127.0.0.1:{silent.getsockname()[1]}/0"
         queue = StreamsQueue(lambda: url, "kd", ("ops",), 0.5)
         log = StreamsLog(lambda: url, "kd", ("ops",), 0.2)
         started = time.monotonic()
-        with pytest.raises(QueueUnavailable, match="did not answer in time") as error:
+        said = r"did not answer in time.*whether a firewall swallows what is sent"
+        with pytest.raises(QueueUnavailable, match=said) as error:
             await queue.fetch("ops", "a", 1, 0.1)
         assert "s3cr3t" not in str(error.value)
         assert time.monotonic() - started < 2
@@ -333,3 +335,59 @@ async def test_a_dead_letter_of_many_attempts_keeps_their_number(
     assert await queue.settle("ops", [Settlement(claim, Dead("failed", ""), b"")]) == [True]
     (letter,) = await queue.dead_letters("ops")
     assert letter.attempts == claim.attempt == 10**15
+
+
+# --- large claims ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [None, RateLimit(10_000, 1.0)])
+async def test_no_more_is_claimed_than_an_answer_can_hold(
+    queue: StreamsQueue, monkeypatch: pytest.MonkeyPatch, limit: RateLimit | None
+) -> None:
+    """About as many bytes as one call may bring, with a rate limit and without; only what comes
+    first of large ones is not known to be large. Small ones come as many as were asked for."""
+    monkeypatch.setattr(commands, "CLAIM_BYTES", 100_000)
+    sizes = [30_000] * 40 + [10] * 300
+    await queue.enqueue("ops", [Entry(f"k{n}", b"x" * size) for n, size in enumerate(sizes)])
+    claims = list(await queue.fetch("ops", "a", 300, 0, limit=limit))
+    assert len(claims) == 16
+    while len(claims) < 40:
+        some = await queue.fetch("ops", "a", 300, 0, limit=limit)
+        assert sum(len(claim.body) for claim in some) <= 16 * 30_000
+        claims += some
+    while some := await queue.fetch("ops", "a", 100, 0, limit=limit):
+        claims += some
+    assert [claim.key for claim in claims] == [f"k{n}" for n in range(len(sizes))]
+    await queue.enqueue("ops", [Entry(f"k{n}", b"") for n in range(300)])
+    assert len(await queue.fetch("ops", "a", 300, 0, limit=limit)) == 300
+
+
+async def test_no_more_is_taken_over_than_an_answer_can_hold(
+    queue: StreamsQueue,
+    monkeypatch: pytest.MonkeyPatch,
+    claimed: Callable[..., Any],
+    idle: Callable[[Claim, float], Any],
+) -> None:
+    """Of what a dead worker held; the rest is for the next call."""
+    monkeypatch.setattr(commands, "CLAIM_BYTES", 100_000)
+    await queue.enqueue("ops", [Entry(f"k{n}", b"x" * 40_000) for n in range(10)])
+    claims: list[Claim] = []
+    while some := await queue.fetch("ops", "a", 20, 0):
+        claims += some
+    await idle(claims[-1], 0.05)
+    parts = [await queue.reclaim("ops", "b", 0.05, 20) for _ in range(4)]
+    assert [len(part) for part in parts] == [3, 3, 3, 1]
+
+
+async def test_dead_letters_are_listed_in_parts_that_fit(
+    queue: StreamsQueue, server: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page of large ones is shorter, and none is left out."""
+    monkeypatch.setattr(commands, "READ_BYTES", 100_000)
+    for number in range(7):
+        server.xadd("kd:{lane:ops}:dead", {"key": f"k{number}", "body": b"x" * 40_000})
+    after, pages = START_OF_LOG, []
+    while page := await queue.dead_letters("ops", after):
+        pages.append([letter.key for letter in page])
+        after = page[-1].id
+    assert pages == [["k0", "k1"], ["k2", "k3"], ["k4", "k5"], ["k6"]]
