@@ -65,7 +65,7 @@ class EgressGuard:
 
         try:
             parts = URL(url)
-        except ValueError:
+        except (ValueError, IndexError):  # the latter where a bracket stands before an empty host
             raise ValueError("a URL, as in https://example.com/hook") from None
         host = parts.host or ""
         allowed = self.allows_host(host)
