@@ -297,7 +297,7 @@ def test_the_capability_says_nothing_in_confidence(ini: Settings) -> None:
     """Anybody may read it: what is in use, but no channel, no destination, no queue."""
     app = make_app(ini)
     capability = app.get("/").json["capabilities"]["dispatch"]
-    assert set(capability) == {"description", "url", "version", "plugins"}
+    assert set(capability) == {"description", "url", "version", "plugins", "subscribable"}
     assert capability["plugins"] == [ini[f"{BASE}channels.ops.plugin"]]
     text = json.dumps(capability)
     assert "ops" not in text
