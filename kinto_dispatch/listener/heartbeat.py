@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,8 +31,8 @@ THREADS = 2
 class Heartbeat:
     """Called by Kinto with a request: true if everything that is configured can work.
 
-    False when a channel has failed, when the queue of async channels cannot be used, when
-    events wait for a worker and none was ever seen, and when events were lost and none was
+    False when a channel has failed, when the queue of async channels cannot be used or is full,
+    when events wait for a worker and none was ever seen, and when events were lost and none was
     appended since. Blocks at most ``DEADLINE_SECONDS``. Reasons are logged when they change.
     """
 
@@ -78,6 +79,7 @@ class Heartbeat:
     def _queue_problems(self, log: Log) -> Iterator[str]:
         try:
             lanes, worker_was_seen = self._summary(log)
+            yield from self._want_of_memory(log)
             if worker_was_seen:
                 return
             # Before a worker moves it to a lane, an event waits in the log, without being counted.
@@ -86,6 +88,16 @@ class Heartbeat:
                 yield "events wait, and no worker was ever seen: run kinto-dispatch worker"
         except DispatchError as error:  # unavailable, or a queue that rejects what we ask
             yield str(error)
+
+    def _want_of_memory(self, log: Log) -> Iterator[str]:
+        # A server may forbid INFO, and then this is not known.
+        with contextlib.suppress(DispatchError):
+            health = log.health()
+            if health.is_full:
+                yield (
+                    f"the queue server is full ({health.max_memory_bytes:,} bytes of maxmemory), "
+                    "so events wait or are lost: raise maxmemory"
+                )
 
     def _summary(self, log: Log) -> Any:
         deadline = time.monotonic() + PATIENCE_SECONDS

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from kinto_dispatch.queue import commands
+from kinto_dispatch.queue.health import judge, read_info
 from kinto_dispatch.queue.keys import LaneKeys, LogKeys, WorkerKeys
-from kinto_dispatch.queue.protocol import LaneStatus
+from kinto_dispatch.queue.protocol import LaneStatus, QueueHealth
 from kinto_dispatch.queue.wire import Wire
 
 
@@ -48,6 +49,11 @@ class StreamsLog:
         (behind,) = self._wire.run(commands.look_behind(self._log, self._lanes, answers))
         lanes = map(commands.to_status, self._lanes, answers, behind)
         return list(lanes), bool(seen)
+
+    def health(self) -> QueueHealth:
+        """As ``Log.health``."""
+        (info,) = self._wire.run(("INFO",))
+        return judge(read_info(info))
 
     def close(self) -> None:
         """As ``Log.close``."""

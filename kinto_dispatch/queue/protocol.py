@@ -183,6 +183,9 @@ class Log(Protocol):
     def summary(self) -> tuple[Sequence[LaneStatus], bool]:
         """The lanes in numbers, and whether a worker was ever seen."""
 
+    def health(self) -> QueueHealth:
+        """Ask the server about itself."""
+
     def close(self) -> None:
         """Give back connections. Never raises."""
 

@@ -15,9 +15,11 @@ from pydantic import SecretStr
 from kinto_dispatch import housekeeping
 from kinto_dispatch.errors import QueueFull, QueueUnavailable
 from kinto_dispatch.housekeeping import Housekeeper
+from kinto_dispatch.listener.heartbeat import Heartbeat
 from kinto_dispatch.patience import Patience
 from kinto_dispatch.plugins import Channel
 from kinto_dispatch.queue import open_queue
+from kinto_dispatch.queue.log import StreamsLog
 from kinto_dispatch.queue.protocol import Done, Queue, Settlement
 from kinto_dispatch.router import Router
 from kinto_dispatch.settings import DispatchSettings
@@ -371,3 +373,22 @@ async def _arrives(router: Router, queue: Queue, lane: str) -> list[str]:
 
     await eventually_async(is_there, "the last event to arrive")
     return keys + list(await deliver(queue, lane))
+
+
+# --- what Kinto says -----------------------------------------------------------------------------
+
+
+def test_kinto_s_heartbeat_is_red_while_the_queue_is_full(
+    valkey: LocalValkey, server: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the reason in the log; and green again when there is room (R14)."""
+    log = StreamsLog(lambda: valkey.url, "kinto-dispatch", ("ops",), 5.0)
+    heartbeat = Heartbeat([], log, None, None)
+    assert heartbeat(None)
+    server.config_set("maxmemory", 1)
+    assert not heartbeat(None)
+    assert "the queue server is full (1 bytes of maxmemory)" in caplog.text
+    assert "raise maxmemory" in caplog.text
+    server.config_set("maxmemory", 0)
+    assert heartbeat(None)
+    log.close()
