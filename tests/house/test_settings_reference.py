@@ -19,6 +19,7 @@ from kinto_dispatch_apprise import AppriseSettings
 from kinto_dispatch_email import EmailSettings
 from kinto_dispatch_redis import RedisSettings
 from kinto_dispatch_slack import SlackSettings
+from kinto_dispatch_webhook import WebhookSettings
 
 
 REFERENCE = (Path(__file__).parents[2] / "docs/reference/settings.md").read_text()
@@ -62,6 +63,7 @@ def test_defaults(title: str, values: type) -> None:
         ("email", EmailSettings),
         ("redis", RedisSettings),
         ("slack", SlackSettings),
+        ("webhook", WebhookSettings),
     ],
 )
 def test_plugin_settings(plugin: str, model: type[BaseModel]) -> None:
