@@ -146,12 +146,21 @@ async def test_what_passes_is_tried_again(http_sink: LocalHttp, status: int) -> 
     assert await send(http_sink.url) == Retry(f"{status} a b [31m", 7.0)
 
 
-@pytest.mark.parametrize("status", [304, 400, 401, 403, 404, 409, 410, 413, 422, 451])
+@pytest.mark.parametrize("status", [304, 400, 401, 403, 404, 409, 413, 422, 451])
 async def test_what_does_not_pass_is_a_dead_letter(http_sink: LocalHttp, status: int) -> None:
     """With at most 200 characters of the answer."""
     http_sink.answer(status, b"" if status == 304 else b"x" * 1000)
     outcome = await send(http_sink.url)
     assert outcome == Rejected(f"{status} {'x' * 200}" if status != 304 else "304")
+
+
+async def test_gone_says_what_to_do(http_sink: LocalHttp) -> None:
+    """The receiver wants no more; only a person can stop the channel."""
+    http_sink.answer(410, b"")
+    outcome = await send(http_sink.url)
+    assert isinstance(outcome, Rejected)
+    assert outcome.reason.startswith("410; ")
+    assert "pause the channel" in outcome.reason
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

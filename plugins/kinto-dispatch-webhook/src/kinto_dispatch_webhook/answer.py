@@ -38,6 +38,8 @@ def judge(
         return Delivered(told)
     if status in PASSING or status >= 500:
         return Retry(told, retry_after(headers, now))
+    if status == GONE:
+        return Rejected(f"{told}; the receiver wants no more: pause the channel or take it away")
     return Rejected(told)
 
 
