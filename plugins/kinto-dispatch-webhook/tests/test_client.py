@@ -261,7 +261,7 @@ async def test_no_secret_is_shown(
     """Neither URL, headers nor secrets, even if the receiver repeats them (B20)."""
     caplog.set_level(logging.DEBUG)
     secret = f"whsec_{CANARY}{'A' * 30}"
-    http_sink.answer(status or 200, f"{'x' * 190} Bearer {CANARY} {secret}".encode())
+    http_sink.answer(status or 200, f"{'x' * 185} Bearer {CANARY} {secret}".encode())
     url = http_sink.url if status else "http://127.0.0.1:1"
     options = {
         "url": f"{url.replace('//', f'//{CANARY}:{CANARY}@')}/{CANARY}?q={CANARY}",
