@@ -35,6 +35,13 @@ class Supervised:
         self._died_young = 0
         self._started_at = time.monotonic()
         self.process = self._start()
+        self.was_asked_to_stop = False
+
+    def pass_on(self, number: int) -> None:
+        """Send it a signal, if it runs."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+            self.was_asked_to_stop = True
 
     def _start(self) -> subprocess.Popen[bytes]:
         # The pipe is never written to: it closes when this process dies, however it dies, and
@@ -77,8 +84,7 @@ def supervise(
     def pass_on(number: int, frame: FrameType | None) -> None:
         asked_to_stop.append(number)
         for child in children:
-            if child.process.poll() is None:
-                child.process.send_signal(number)
+            child.pass_on(number)
 
     children = [Supervised(arguments) for _ in range(processes)]
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -90,11 +96,13 @@ def supervise(
         if not asked_to_stop and not burst:
             for child in children:
                 if child.revive() and asked_to_stop:  # the signal came while it was being started
-                    child.process.send_signal(signal.SIGTERM)
-    codes: list[int] = [child.process.returncode for child in children]
+                    child.pass_on(signal.SIGTERM)
+    # Of one that had died before it could be asked the log has told.
+    counted = [child for child in children if child.was_asked_to_stop or not asked_to_stop]
+    codes: list[int] = [child.process.returncode for child in counted]
     # One that was stopped while it still started had nothing to finish.
     harmless = ENDED_BY_SIGNAL if asked_to_stop else ()
-    return max(0 if code in harmless else abs(code) for code in codes)
+    return max((0 if code in harmless else abs(code) for code in codes), default=0)
 
 
 def _stop_with_standard_input() -> None:

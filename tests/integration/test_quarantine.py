@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import resource
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -169,7 +170,8 @@ async def test_an_attempt_that_ends_is_settled_as_anywhere(
     ],
 )
 async def test_a_death_is_told_with_its_cause(alone: Quarantine, do: str, how: str) -> None:
-    """It was alone, so there is no doubt who did it. The next one finds everything as it was."""
+    """It was alone, so there is no doubt who did it. The next one finds everything as it was
+    (R15)."""
     claim = suspect(do)
     with pytest.raises(Died) as caught:
         await alone.attempt(claim, 0.3)
@@ -181,7 +183,7 @@ async def test_a_death_is_told_with_its_cause(alone: Quarantine, do: str, how: s
     "do", ["spin()", "call(time.sleep, 100)", "call(re.match, '(a+)+$', 'a' * 64 + 'b')"]
 )
 async def test_what_does_not_end_is_killed(alone: Quarantine, do: str, tmp_path: Path) -> None:
-    """After its deadline; that speaks for no death, so it is no strike."""
+    """After its deadline; that speaks for no death, so it is no strike (R17)."""
     with pytest.raises(Unfinished) as caught:
         await alone.attempt(suspect(do), 0.3)
     late = "no answer within 0.3 s (timeout_seconds), and its process had to be killed"
@@ -282,13 +284,15 @@ async def test_without_room_for_a_process_a_suspect_waits(
     if of == "keeper":
         await alone.attempt(suspect("say(None)"), 0.3)
     limited = psutil.Process() if of == "worker" else keepers()[0]
-    before = limited.rlimit(psutil.RLIMIT_NOFILE)
-    limited.rlimit(psutil.RLIMIT_NOFILE, (limited.num_fds() - 1, before[1]))
+    files = limited.num_fds() - 1
+    # Not through psutil, which opens a file to set the limit back.
+    before = resource.prlimit(limited.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(limited.pid, resource.RLIMIT_NOFILE, (files, before[1]))
     try:
         with pytest.raises(Unfinished, match=r"it could not be run alone: .* open files"):
             await alone.attempt(suspect("say(None)"), 0.3)
     finally:
-        limited.rlimit(psutil.RLIMIT_NOFILE, before)
+        resource.prlimit(limited.pid, resource.RLIMIT_NOFILE, before)
     assert (await alone.attempt(suspect("say(None)"), 0.3)).fate == Done()
 
 
