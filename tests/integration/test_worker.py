@@ -285,7 +285,8 @@ def test_a_burst_does_not_wait_for_a_queue(deploy: Deploy, valkey: LocalValkey) 
 
 
 def test_hooks_that_hang_hurt_only_themselves(deploy: Deploy) -> None:
-    """Each ends with its deadline and is a dead letter at last; another channel does not wait."""
+    """Each ends with its deadline and is a dead letter at last; another channel does not
+    wait (R17)."""
     limits = {"timeout_seconds": "0.5", "max_attempts": "2", "retry_delays_seconds": "0.1"}
     deployment = deploy(
         {
@@ -314,7 +315,8 @@ def test_hooks_that_hang_hurt_only_themselves(deploy: Deploy) -> None:
 
 def test_a_hook_that_blocks_its_worker(deploy: Deploy) -> None:
     """The process ends with its stacks in the log and is started again; what blocked runs alone
-    from then on, fails at its deadline, and is a dead letter. All else arrives."""
+    from then on, fails at its deadline, and is a dead letter. All else arrives
+    (R17)."""
     limits = {"timeout_seconds": "0.5", "max_attempts": "2", "retry_delays_seconds": "0.1"}
     deployment = deploy({"ops": limits, "well": {"when": "new.do == `null`"}}, lease_seconds="2")
     ids = {f"r{number}" for number in range(20)}

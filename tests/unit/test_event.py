@@ -91,7 +91,7 @@ def test_a_reason_does_not_grow_with_the_place() -> None:
 
 
 def test_fields_of_later_releases_are_ignored() -> None:
-    """A field that is added is no new version."""
+    """A field that is added is no new version (R29)."""
     event = make_event()
     body = json.dumps({**json.loads(event.encode()), "weather": "fine"}).encode()
     assert Event.decode(body) == event
