@@ -10,8 +10,8 @@ from kinto_dispatch.attempt import Attempter
 logger = logging.getLogger(__name__)
 
 STUCK_SLOTS = 8
-"""How many run at a time, each in a process of its own, while all threads hang. Fewer than the
-quarantine has places, which are for the suspects of other channels too."""
+"""How many run at a time, each in a process of its own, while all threads hang. Half of the places
+that the quarantine has for a lane: the others are for its suspects."""
 
 
 class Slots:

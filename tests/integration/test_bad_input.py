@@ -141,7 +141,7 @@ def test_a_queue_that_cannot_be_reached(ini: Path) -> None:
     code, said = run(ini, "status")
     assert code == 69
     assert "The queue at redis://" in said
-    assert "Check that the server runs" in said
+    assert "nothing listens there. Start the server" in said
     assert "s3cr3t" not in said
     code, said = run(ini, "check")
     assert code != 0
