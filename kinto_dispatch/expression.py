@@ -99,7 +99,7 @@ def _errors_told() -> Iterator[None]:
         raise EvaluationError(str(error)[:LONGEST_SHOWN] or type(error).__name__) from error
 
 
-class _BoundedInterpreter(TreeInterpreter):  # type: ignore[misc]
+class _BoundedInterpreter(TreeInterpreter):  # type: ignore[misc]  # jmespath is untyped
     """The library's interpreter, which pays for each node and for what a node walks through."""
 
     def __init__(self, budget: Budget) -> None:

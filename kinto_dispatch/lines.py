@@ -53,7 +53,7 @@ def keep_lines() -> None:
         ours = name.partition(".")[0] == __name__.partition(".")[0]
         return Line(name, *args, **kwargs) if ours else factory(name, *args, **kwargs)
 
-    make.is_ours = True  # type: ignore[attr-defined]
+    make.is_ours = True  # type: ignore[attr-defined]  # a mark on a function
     logging.setLogRecordFactory(make)
 
 

@@ -92,7 +92,7 @@ def _positive(seconds: object) -> float | None:
     A plugin passes on what a server wrote, so this may be text, nan or minus one.
     """
     try:
-        value = float(seconds)  # type: ignore[arg-type]
+        value = float(seconds)  # type: ignore[arg-type]  # refused below
     except (TypeError, ValueError):
         return None
     except OverflowError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Any
 
-from dockerflow.logging import request_id_context  # type: ignore[import-untyped]
+from dockerflow.logging import request_id_context  # type: ignore[import-untyped]  # Kinto uses it
 
 
 REQUEST_ID = "kinto_dispatch.request_id"

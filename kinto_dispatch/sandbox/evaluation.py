@@ -162,7 +162,7 @@ class Evaluation:
     def _wanted(self, node: nodes.For, item: Any, scope: Scope) -> bool:
         inner = Scope({}, scope)
         bind(node.target, item, inner)
-        return bool(self._evaluate(node.test, inner))  # type: ignore[arg-type]
+        return bool(self._evaluate(node.test, inner))  # type: ignore[arg-type]  # optional in Jinja
 
     def _assign(self, node: nodes.Assign, scope: Scope) -> None:
         bind(node.target, self._evaluate(node.node, scope), scope)
@@ -244,7 +244,7 @@ class Evaluation:
         return list(numbers)
 
     def _filtered(self, node: nodes.Filter, scope: Scope) -> Any:
-        value = self._evaluate(node.node, scope)  # type: ignore[arg-type]
+        value = self._evaluate(node.node, scope)  # type: ignore[arg-type]  # optional in Jinja
         args = self._evaluate_all(node.args, scope)
         kwargs = {str(pair.key): used(self._evaluate(pair.value, scope)) for pair in node.kwargs}
         return self.filter(node.name, value, *args, **kwargs)

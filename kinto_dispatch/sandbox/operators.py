@@ -92,7 +92,7 @@ def _checked(result: Any) -> Number:
         raise ArithmeticError("the result is not a real number")
     if _bits(result) > LARGEST_BITS:
         raise OverflowError("the number is too large")
-    return result  # type: ignore[no-any-return]
+    return result  # type: ignore[no-any-return]  # JSON, whatever it is
 
 
 def _power(left: Number, right: Number) -> Any:

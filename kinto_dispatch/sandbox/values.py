@@ -82,7 +82,7 @@ def number(value: Any) -> int | float:
     """``value``; raises ``TypeError`` if it is no number."""
     if not isinstance(used(value), int | float):
         raise TypeError(f"takes a number, found {kind(value)}")
-    return value  # type: ignore[no-any-return]
+    return value  # type: ignore[no-any-return]  # JSON, whatever it is
 
 
 def look_up(value: Any, key: Any, what: str) -> Any:

@@ -14,7 +14,7 @@ import threading
 def main(ini: str, descriptor: int, threads: int) -> None:
     """Serve until a signal ends the process."""
     from pyramid.paster import get_app, setup_logging
-    from waitress import serve  # type: ignore[import-untyped]
+    from waitress import serve  # type: ignore[import-untyped]  # Kinto uses it
 
     threading.Thread(target=_end_with_standard_input, daemon=True).start()
     setup_logging(ini)

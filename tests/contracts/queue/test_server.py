@@ -197,16 +197,17 @@ async def test_the_server_is_looked_for_again_when_it_was_lost(
 
 
 async def test_closing_can_be_repeated_and_is_not_final(queue: StreamsQueue, url: str) -> None:
-    """Neither side ever raises when it is closed, used or not."""
-    await queue.mark()
+    """Neither side ever raises when it is closed, used or not, and both work on afterwards."""
+    before = await queue.mark()
     await queue.close()
     await queue.close()
-    await queue.mark()
+    assert await queue.mark() == before
     log = StreamsLog(lambda: url, "kd", (), 1.0)
     log.close()
     log.append([("event", b"")])
     log.close()
     log.close()
+    assert len(await queue.read_log("0-0", 10)) == 1
 
 
 # --- what is said ------------------------------------------------------------------------

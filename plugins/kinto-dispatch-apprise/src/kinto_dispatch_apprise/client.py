@@ -21,7 +21,7 @@ with warnings.catch_warnings():
     from apprise.plugins import NotifyBase
     from apprise.utils.parse import parse_urls
 
-    NotificationManager().load_modules()  # type: ignore[no-untyped-call]
+    NotificationManager().load_modules()  # type: ignore[no-untyped-call]  # as Apprise is
 
 LONGEST_REASON = 300
 LONGEST_PUBLIC = 5  # characters of a part of a URL that cannot be a secret
@@ -44,7 +44,7 @@ class AppriseClient:
         with attempt(guard, 0.0):  # what is logged meanwhile quotes the URL
             service = self._service()
         has_http = uses_http(type(service))
-        names: set[str] = service.schemas()  # type: ignore[no-untyped-call]
+        names: set[str] = service.schemas()  # type: ignore[no-untyped-call]  # as Apprise is
         if names.isdisjoint(schemes or (names if has_http else ())):
             raise ValueError(
                 f"{' '.join(schemes) or 'a service that speaks HTTP'}; name {service.schema}"
@@ -90,7 +90,7 @@ class AppriseClient:
 
     def _service(self) -> NotifyBase:
         service = Apprise.instantiate(self._url, asset=ASSET)
-        urls = parse_urls(self._url)  # type: ignore[no-untyped-call]
+        urls = parse_urls(self._url)  # type: ignore[no-untyped-call]  # as Apprise is
         if not isinstance(service, NotifyBase) or len(urls) > 1:
             raise ValueError(
                 "one URL that Apprise understands, as in discord://webhook_id/webhook_token;"

@@ -161,5 +161,5 @@ def described(error: BaseException) -> str:
 # From now on, for as long as the process lives: hooks of this kind cannot be taken back.
 for _name in TALKATIVE:
     logging.getLogger(_name).addFilter(_keep)
-requests.Session.send = _answered(requests.Session.send)  # type: ignore[method-assign]
+requests.Session.send = _answered(requests.Session.send)  # type: ignore[method-assign]  # on purpose
 sys.addaudithook(_on_connect)
