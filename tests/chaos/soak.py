@@ -1,4 +1,4 @@
-"""``python -m tests.chaos.soak [--seconds N]``: nothing is broken, and nothing may grow.
+"""``python -m tests.chaos.soak [--seconds N] [--rate N]``: nothing is broken, and nothing may grow.
 
 One web process and one worker deliver what clients write, in bulk and one by one. Each second
 their memory, their open files, the connections of both servers and the keys of the queue are
@@ -79,7 +79,9 @@ class Samples:
             return int(clients.partition(":")[2]), int(connection.ask("DBSIZE"))
 
 
-def soak(place: Stage, seconds: float, seed: int) -> dict[str, Any]:
+def soak(
+    place: Stage, seconds: float, seed: int, writes_per_second: float = WRITES_PER_SECOND
+) -> dict[str, Any]:
     """The report of the run, with ``growth`` and what there was in the middle of the last
     quarter, ``at_the_end``."""
     samples = Samples(place)
@@ -87,7 +89,7 @@ def soak(place: Stage, seconds: float, seed: int) -> dict[str, Any]:
         seed=seed,
         seconds=seconds,
         control_seconds=0.0,
-        writes_per_second=WRITES_PER_SECOND,
+        writes_per_second=writes_per_second,
         webs=1,
         workers=1,
         faults={},
@@ -127,10 +129,11 @@ def main() -> int:
     """Run once and print the report."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.soak", description=__doc__)
     parser.add_argument("--seconds", type=float, default=SECONDS)
+    parser.add_argument("--rate", type=float, default=WRITES_PER_SECOND, help="writes per second")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     with stage() as place:
-        report = soak(place, options.seconds, options.seed)
+        report = soak(place, options.seconds, options.seed, options.rate)
     print(json.dumps(report, indent=2))
     return 0 if report["passed"] and report["valid"] else 1
 

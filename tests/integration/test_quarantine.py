@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -67,10 +69,12 @@ async def swallow():
             pass
 
 
-async def leave_a_child():
-    if os.fork() == 0:
-        time.sleep(5)
+async def leave_a_child(path):
+    if (child := os.fork()) == 0:
+        time.sleep(60)
         os._exit(0)
+    with open(path, "w") as file:
+        print(child, file=file)
     os._exit(3)
 """
 
@@ -205,18 +209,11 @@ async def test_what_swallows_its_cancellation_is_left_behind(
     assert reason.endswith("and the hook did not end when it was cancelled")
 
 
-async def test_a_process_that_left_another_one_behind(alone: Quarantine) -> None:
+async def test_a_process_that_left_another_one_behind(alone: Quarantine, tmp_path: Path) -> None:
     """Which keeps everything open that says of its end: it is over at its deadline."""
-    before = {process.pid for process in psutil.process_iter()}
     with pytest.raises(Unfinished):
-        await alone.attempt(suspect("leave_a_child()"), 0.3)
-    for process in psutil.process_iter():
-        if (
-            process.pid not in before
-            and process.ppid() == 1
-            and "keeper" in str(process.cmdline())
-        ):
-            process.kill()
+        await alone.attempt(suspect(f"leave_a_child({str(tmp_path / 'child')!r})"), 0.3)
+    os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
 
 
 async def test_many_run_at_once_each_in_its_own(alone: Quarantine, tmp_path: Path) -> None:
