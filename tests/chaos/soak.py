@@ -1,4 +1,4 @@
-"""``python -m tests.chaos.soak [--seconds N] [--rate N]``: nothing is broken, and nothing may grow.
+"""``python -m tests.chaos.soak [--seconds N] [--rate N]``: nothing breaks, and nothing may grow.
 
 One web process and one worker deliver what clients write, in bulk and one by one. Each second
 their memory, their open files, the connections of both servers and the keys of the queue are
