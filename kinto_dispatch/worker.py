@@ -16,6 +16,7 @@ from typing import Any
 
 from kinto_dispatch.housekeeping import Housekeeper
 from kinto_dispatch.lane import Lane
+from kinto_dispatch.memory import Memory
 from kinto_dispatch.patience import Patience
 from kinto_dispatch.plugins import Channel, Configuration
 from kinto_dispatch.quarantine import Quarantine
@@ -123,6 +124,7 @@ class Worker:
             raise next(iter(router.troubles.values()))
 
     def _lane(self, channel: Channel, queue: Queue) -> Lane:
+        channel.memory = Memory(channel.name, queue, asyncio.get_running_loop())
         return Lane(
             channel,
             queue,

@@ -15,6 +15,7 @@ from kinto_dispatch.delivery import Delivery
 from kinto_dispatch.errors import BadHook, PluginError, RenderError
 from kinto_dispatch.event import Event
 from kinto_dispatch.groups import Groups
+from kinto_dispatch.memory import Memory
 from kinto_dispatch.plugins.contract import Function
 from kinto_dispatch.plugins.failures import log_failure
 from kinto_dispatch.plugins.redaction import Redactor
@@ -40,7 +41,8 @@ class Implementation:
 
 
 class Channel:
-    """One configured destination, as hooks get it: ``name``, ``settings`` and ``render``.
+    """One configured destination, as hooks get it: ``name``, ``settings``, ``render``, and
+    ``recall`` and ``remember``.
 
     ``settings`` is the instance of the plugin's ``Settings`` (``None`` without one). The rest is
     for the core. A failed channel has a ``reason`` and no implementation; everything but calling
@@ -65,6 +67,8 @@ class Channel:
         self.reason = reason
         self.redact = redact or Redactor(config.options.values())
         self.settings: Any = implementation.settings if implementation else None
+        self.memory = Memory(config.name)
+        """Knows nothing until the worker, or a test, gives it a place to keep notes."""
         self._groups = groups or Groups({})
         self._renderer = renderer
         self._implementation = implementation
@@ -114,6 +118,23 @@ class Channel:
             else:
                 found += members_to_addresses(self._groups.members(*group))
         return tuple(dict.fromkeys(found))
+
+    async def recall(self, key: str) -> str | None:
+        """What an earlier delivery of this channel remembered under this key; ``None`` where
+        that is not known, which may be at any time.
+
+        Only the worker remembers: not a sync channel, nor the process in which a delivery is run
+        alone, nor a hook that is a plain function. Takes at most a second; never raises because
+        of the queue.
+        """
+        return await self.memory.recall(key)
+
+    async def remember(self, key: str, value: str) -> None:
+        """Keep up to 2,000 characters for later deliveries of this channel, in any worker: at
+        most a week from now, and forgotten earlier where the queue has to. Where nothing can be
+        kept nothing is done. Takes at most a second. Raises ``ValueError`` for a longer value.
+        """
+        await self.memory.remember(key, value)
 
     def call_sync(self, event: Event) -> Any:
         """What ``on_event`` returns. Blocks for it, and raises what it raises."""

@@ -38,7 +38,8 @@ class LaneKeys:
     milliseconds, and ``held`` a hash with the entries themselves. ``strikes`` counts for an entry
     how many workers it killed alone. ``breaker`` is a text that begins with the breaker's state,
     or missing where it is closed and nothing failed. ``limit`` tells when the bucket of the rate
-    limit will be full again, in microseconds.
+    limit will be full again, in microseconds. ``note`` is where something is kept that the
+    channel remembers, a key for each.
     """
 
     def __init__(self, prefix: str, lane: str) -> None:
@@ -54,3 +55,8 @@ class LaneKeys:
         self.strikes = f"{tag}:strikes"
         self.breaker = f"{tag}:breaker"
         self.limit = f"{tag}:limit"
+        self._notes = f"{tag}:note:"
+
+    def note(self, name: str) -> str:
+        """The key of the note of this name."""
+        return self._notes + name

@@ -324,6 +324,15 @@ class Queue(Protocol):
     async def move_breaker(self, lane: str, before: str, after: str) -> bool:
         """Set the breaker to ``after`` if it still stands at ``before``; whether it did."""
 
+    # --- what channels remember ------------------------------------------------------------
+
+    async def recall(self, lane: str, name: str) -> bytes | None:
+        """What the channel of this lane remembered last under this name; ``None`` once it is
+        forgotten. Nothing may rely on it."""
+
+    async def remember(self, lane: str, name: str, value: bytes, seconds: float) -> None:
+        """Keep this for so long, in place of what was there."""
+
     # --- operators -----------------------------------------------------------------------
 
     async def beat(self, worker: str, info: Mapping[str, Any], ttl_seconds: float) -> None:

@@ -9,6 +9,7 @@ from kinto_dispatch.queue.connected import Connected
 from kinto_dispatch.queue.entries import position, to_log_entry
 from kinto_dispatch.queue.health import read_info
 from kinto_dispatch.queue.lanes import LanesPart
+from kinto_dispatch.queue.notes import NotesPart
 from kinto_dispatch.queue.operators import SAMPLES, OperatorsPart
 from kinto_dispatch.queue.protocol import START_OF_LOG, LogEntry
 
@@ -119,5 +120,5 @@ class LogPart(Connected):
         return await self._wire.run(*(("GET", self._keys(lane).cursor) for lane in lanes))
 
 
-class StreamsQueue(LogPart, LanesPart, OperatorsPart):
+class StreamsQueue(LogPart, LanesPart, NotesPart, OperatorsPart):
     """``Queue`` for one event loop. See ``Connected`` for how it is made."""

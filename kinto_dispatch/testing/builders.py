@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from kinto_dispatch.delivery import Delivery, delivery_key
 from kinto_dispatch.event import Change, Event
+from kinto_dispatch.memory import Memory
+from kinto_dispatch.testing.notes import LocalNotes
 
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ def make_channel(
 
     ``plugin`` is a channel class, a module with hooks, or what stands in the ini. ``options`` are
     the plugin's own settings; ``channel_settings`` those that every channel has, and ``name``.
+    What it remembers it recalls in this process; another channel knows nothing of it.
     Raises ``BadSettings`` as Kinto's start does.
     """
     from kinto_dispatch.plugins import configure
@@ -90,7 +93,9 @@ def make_channel(
         **{f"{channel}{key}": str(value) for key, value in channel_settings.items()},
         **{f"{channel}{key}": value for key, value in options.items()},
     }
-    return configure(settings, {}).channels[0]
+    made = configure(settings, {}).channels[0]
+    made.memory = Memory(name, LocalNotes())
+    return made
 
 
 def _spelling(plugin: type | ModuleType | str) -> str:

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "kinto_dispatch"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "threads", "watchdog", "lines"),
-    ("event", "outcome", "delivery", "egress", "retry", "budget", "limit", "breaker"),
+    ("event", "outcome", "delivery", "memory", "egress", "retry", "budget", "limit", "breaker"),
     ("hookspecs", "settings", "route", "render", "groups"),
     ("subscriptions",),
     ("queue", "outbox", "plugins"),
