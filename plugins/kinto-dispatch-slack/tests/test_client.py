@@ -15,7 +15,7 @@ import pytest
 
 from kinto_dispatch import Delivered, Outcome, Rejected, Retry
 from kinto_dispatch.testing import LocalHttp, make_channel, make_delivery, make_event
-from kinto_dispatch_slack.client import ADVICE
+from kinto_dispatch_slack.answer import ADVICE
 
 
 async def send(

@@ -1,4 +1,4 @@
-"""Slack for kinto-dispatch: one message for each delivery."""
+"""Slack for kinto-dispatch: one message for each delivery, one thread for each object."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from kinto_dispatch import Channel, Delivery, EgressGuard, Event, Outcome, hooki
 from kinto_dispatch_slack.blocks import blocks
 from kinto_dispatch_slack.client import SlackClient
 from kinto_dispatch_slack.message import payload
+from kinto_dispatch_slack.threads import Threads, subject_of
 
 
 __all__ = ["SlackChannel", "SlackSettings"]
@@ -38,6 +39,9 @@ class SlackSettings(BaseModel):
     token: SecretStr | None = Field(None, description="the token of a bot, xoxb-...")
     conversation: str | None = Field(None, description="the id of a channel, as in C024BE91L")
     api_url: str = Field("https://slack.com/api/", description="where the API of Slack is")
+    threads: bool = Field(
+        True, description="whether a bot writes what it says of one object into one thread"
+    )
 
     @field_validator("webhook_url")
     @classmethod
@@ -51,6 +55,17 @@ class SlackSettings(BaseModel):
     def _check_api(cls, url: str, info: ValidationInfo) -> str:
         _guard(info).check_url(url)
         return url
+
+    @field_validator("threads")
+    @classmethod
+    def _check_threads(cls, threads: bool, info: ValidationInfo) -> bool:
+        # Only what was typed comes here.
+        if info.data.get("webhook_url") is not None:
+            raise ValueError(
+                "it only with token and conversation, since Slack does not tell a webhook what "
+                "to reply to"
+            )
+        return threads
 
     @model_validator(mode="after")
     def _check_way(self) -> Self:
@@ -73,11 +88,14 @@ class SlackChannel:
     def __init__(self, settings: SlackSettings) -> None:
         guard = EgressGuard(settings.allow_hosts, settings.allow_networks)
         self._conversation = settings.conversation
+        self._threads: Threads | None = None
         if settings.webhook_url is not None:
             self._client = SlackClient(guard, settings.webhook_url.get_secret_value())
         elif settings.token is not None:
             url = f"{settings.api_url.rstrip('/')}/chat.postMessage"
             self._client = SlackClient(guard, url, settings.token.get_secret_value())
+            if settings.threads and settings.conversation is not None:
+                self._threads = Threads(self._client, settings.conversation)
 
     @hookimpl
     async def on_event_async(self, event: Event, channel: Channel, delivery: Delivery) -> Outcome:
@@ -85,7 +103,10 @@ class SlackChannel:
         message = channel.render(event)
         shown = () if message.has_template else blocks(message.subject, event)
         body = payload(message, shown, self._conversation)
-        return await self._client.send(body, delivery.timeout_seconds)
+        uri = subject_of(event)
+        if self._threads is not None and uri is not None:
+            return await self._threads.send(body, uri, channel, delivery.timeout_seconds)
+        return (await self._client.send(body, delivery.timeout_seconds)).outcome
 
     async def close(self) -> None:
         """Give back the connections."""

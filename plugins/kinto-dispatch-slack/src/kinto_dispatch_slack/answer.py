@@ -1,0 +1,107 @@
+"""What an answer of Slack means. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kinto_dispatch import Delivered, Outcome, Rejected, Retry
+
+
+LONGEST_ANSWER = 300
+"""Characters of an answer that go into an outcome."""
+
+PASSING = re.compile(
+    r"(?:fatal|internal)_error|message_limit_exceeded|org_login_required|rate_?limited"
+    r"|request_timeout|service_unavailable|team_added_to_org"
+)
+"""Errors of the API that pass by themselves."""
+
+THREADLESS = re.compile(
+    r"cannot_reply_to_message|invalid_thread_ts|(?:message|thread)_not_found"
+    r"|restricted_action_(?:thread_locked|non_threadable_channel)"
+)
+"""Errors of the API where a message may stand, but not in that thread."""
+
+_NO_TOKEN = ["account_inactive", "invalid_auth", "not_authed", "token_expired", "token_revoked"]
+ADVICE = {
+    **dict.fromkeys(_NO_TOKEN, "Slack does not know the token (any more); set another one"),
+    "channel_is_archived": "unarchive the conversation, or set another webhook_url",
+    "channel_not_found": "set conversation to an id, as in C024BE91L, of one that the bot sees",
+    "is_archived": "unarchive the conversation, or set another one",
+    "missing_scope": "give the bot the scope chat:write",
+    "no_service": "the webhook was taken away; make another one",
+    "not_in_channel": "invite the bot to the conversation",
+}
+"""What to do about an error, of the API or of a webhook."""
+
+_TIMESTAMP = re.compile(r"[0-9.]{1,50}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """What came of a message. ``thread`` is the timestamp of the message that it replies to, or
+    its own; ``None`` where it does not stand in a conversation, as far as we know."""
+
+    outcome: Outcome
+    thread: str | None = None
+    is_threadless: bool = False
+
+
+def judge(status: int, headers: Mapping[str, str], text: str) -> Posted:
+    """For what a webhook answered."""
+    shown = f"{status} {' '.join(text.split())[:LONGEST_ANSWER]}".strip()
+    if 200 <= status < 300:
+        return Posted(Delivered(shown))
+    if status in (408, 429) or status >= 500:
+        return Posted(Retry(shown, retry_after(headers)))
+    return Posted(Rejected(_advise(shown)))
+
+
+def judge_bot(
+    status: int, headers: Mapping[str, str], text: str, thread: str | None = None
+) -> Posted:
+    """For what the API answered to a message for this ``thread``. It says 200 to everything that
+    it understands."""
+    if status != 200:
+        return judge(status, headers, text)
+    try:
+        said = json.loads(text)
+        if said["ok"] is True:
+            return _posted(said, thread)
+        error = str(said["error"])[:LONGEST_ANSWER]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return Posted(Retry("an answer that is not from Slack; see api_url"))
+    if PASSING.fullmatch(error):
+        return Posted(Retry(error, retry_after(headers)))
+    if thread and THREADLESS.fullmatch(error):
+        return Posted(Retry(error), is_threadless=True)
+    return Posted(Rejected(_advise(error)))
+
+
+def _posted(said: Mapping[str, Any], thread: str | None) -> Posted:
+    """Where the message stands now. A reply to a message that is gone is no error for Slack: it
+    stands in the conversation, and only the missing ``thread_ts`` tells."""
+    at, message = said.get("ts"), said.get("message")
+    if isinstance(message, dict):
+        thread = message.get("thread_ts")
+    if not isinstance(at, str) or not _TIMESTAMP.fullmatch(at):
+        return Posted(Delivered(f"message {at}"[:LONGEST_ANSWER]))
+    if isinstance(thread, str) and thread != at and _TIMESTAMP.fullmatch(thread):
+        return Posted(Delivered(f"message {at} in thread {thread}"), thread)
+    return Posted(Delivered(f"message {at}"), at)
+
+
+def _advise(error: str) -> str:
+    """What Slack said, with what to do about it where we know."""
+    advice = ADVICE.get(error.rpartition(" ")[2])
+    return f"{error}: {advice}" if advice else error
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """The seconds that Slack asks for, if it does."""
+    found = {name.lower(): value for name, value in headers.items()}.get("retry-after", "")
+    return float(found) if found.isdecimal() else None
