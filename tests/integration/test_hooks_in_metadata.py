@@ -349,6 +349,90 @@ def test_slack_hooks_go_to_the_channel_of_their_name(world: World) -> None:
     ]
 
 
+# --- what kinto-slack does otherwise -------------------------------------------------------------
+
+NOTE = {"channel": "team", "template": "{resource_name} {id} {action}"}
+
+
+def stored(world: World, *several: Any) -> None:
+    """A collection with hooks that nobody checked when they were written."""
+    world.app.put_json(COLLECTION, {"data": {}})
+    world.told()
+    world.app.app.registry.storage.update(
+        resource_name="collection",
+        parent_id=BUCKET,
+        object_id="c",
+        obj={"id": "c", "kinto-slack": {"hooks": list(several)}},
+    )
+
+
+def test_no_note_is_sent_again_with_the_next(world: World) -> None:
+    """kinto-slack appends the messages of a request to a list that it never empties: with two
+    events, it sent those of the first again after the second."""
+    world.put(COLLECTION, **{"kinto-slack": hooks(NOTE)})
+    world.told()
+    world.batch(("PUT", RECORD, {}), ("PATCH", COLLECTION, {"x": 1}), ("DELETE", RECORD, None))
+    assert texts(world.told_to("team")) == [
+        "collection c update",
+        "record r create",
+        "record r delete",
+    ]
+    world.put(f"{COLLECTION}/records/s")
+    assert texts(world.told_to("team")) == ["record s create"]
+
+
+def test_what_a_note_asks_for_in_vain_is_left_empty(memory_world: World) -> None:
+    """The first kinto-slack raised for an unknown name, and the write answered 500; later ones
+    still do for what stands below it."""
+    vain = (
+        "{nonsense}",
+        "{nonsense[title]}",
+        "{id[title]}",
+        "{impacted_objects[9][new][title]}",
+        "{impacted_objects[0][old][title]}",
+        "{settings[nonsense]}",
+    )
+    notes = [{**NOTE, "template": f"{{id}}[{template}]"} for template in vain]
+    memory_world.put(COLLECTION, **{"kinto-slack": hooks(*notes)})
+    memory_world.told()
+    memory_world.put(RECORD)
+    assert texts(memory_world.told_to("team")) == ["r[]"] * len(vain)
+
+
+def test_bad_braces_are_refused_when_written(memory_world: World) -> None:
+    """kinto-slack takes them, and then answers 500 to every write in the collection. Those that
+    stand there already spoil neither a write nor another hook."""
+    bad = ("{", "}", "{id", "{}", "{0}", "{uri.x}", "{id!r}", "{id:>9}")
+    broken = [{**NOTE, "template": template} for template in bad]
+    for hook in broken:
+        answer = memory_world.put(COLLECTION, 400, **{"kinto-slack": hooks(NOTE, hook)})
+        (detail,) = answer.json["details"]
+        assert detail["name"] == "data.kinto-slack.hooks.1.template"
+    stored(memory_world, *broken, NOTE)
+    memory_world.put(RECORD)
+    assert texts(memory_world.told_to("team")) == ["record r create"]
+    letters = memory_world.dead()
+    assert [letter.key.split(":")[1] for letter in letters] == ["team"] * len(bad)
+    for letter in letters:
+        assert letter.kind == "failed"
+        assert f"a hook of {COLLECTION}: template: " in letter.reason
+
+
+def test_a_note_for_nobody_goes_to_nobody_else(memory_world: World) -> None:
+    """kinto-slack falls back to its default webhook, with a warning in a log: one team reads what
+    was meant for another."""
+    lost = [{**NOTE, "channel": "teem"}, {**NOTE, "channel": ""}, {"template": "x"}]
+    for hook in lost:
+        answer = memory_world.put(COLLECTION, 400, **{"kinto-slack": hooks(hook)})
+        (detail,) = answer.json["details"]
+        assert detail["name"] == "data.kinto-slack.hooks.0.channel"
+        assert "open are: team, other" in detail["description"] or hook["channel"] == ""
+    stored(memory_world, *lost, NOTE)
+    memory_world.put(RECORD)
+    told = [(one.channel, one.message.text) for one in memory_world.told()]
+    assert told == [("plain", "plain"), ("team", "record r create")]
+
+
 # --- what is refused -----------------------------------------------------------------------------
 
 
