@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from slack_server import SlackServer
@@ -34,9 +34,11 @@ def slack() -> Iterator[SlackServer]:
 
 
 @pytest.fixture
-async def channel(slack: SlackServer) -> Channel:
+async def channel(slack: SlackServer) -> AsyncIterator[Channel]:
     """A bot that writes into C1."""
-    return make_channel("slack", slack.options)
+    channel = make_channel("slack", slack.options)
+    yield channel
+    await channel.close()
 
 
 async def tell(channel: Channel, *names: str, action: str = "update") -> Outcome:
@@ -65,7 +67,6 @@ async def test_the_first_message_opens_the_thread(slack: SlackServer, channel: C
     await tell(channel, "first", action="delete")
     assert slack.threads == [None, first, first]
     assert not any("reply_broadcast" in message.body for message in slack.shown)
-    await channel.close()
 
 
 async def test_each_object_has_a_thread(slack: SlackServer, channel: Channel) -> None:
@@ -74,7 +75,6 @@ async def test_each_object_has_a_thread(slack: SlackServer, channel: Channel) ->
         await tell(channel, name)
     a, b = slack.shown[0].ts, slack.shown[1].ts
     assert slack.threads == [None, None, a, b, a]
-    await channel.close()
 
 
 async def test_an_event_of_several_objects_is_no_ones_thread(
@@ -86,7 +86,6 @@ async def test_an_event_of_several_objects_is_no_ones_thread(
     await tell(channel, "a", "b")
     await tell(channel, "a")
     assert slack.threads == [None, None, None, slack.shown[1].ts]
-    await channel.close()
 
 
 async def test_several_changes_of_one_object_go_into_its_thread(
@@ -96,7 +95,6 @@ async def test_several_changes_of_one_object_go_into_its_thread(
     await tell(channel, "a")
     await tell(channel, "a", "a")
     assert slack.threads == [None, slack.shown[0].ts]
-    await channel.close()
 
 
 async def test_another_conversation_has_threads_of_its_own(slack: SlackServer) -> None:
@@ -142,7 +140,6 @@ async def test_a_deleted_thread_begins_anew(slack: SlackServer, channel: Channel
     await tell(channel, "a")
     assert outcome == Delivered(f"message {slack.shown[1].ts}")
     assert slack.threads == [None, None, slack.shown[1].ts]
-    await channel.close()
 
 
 @pytest.mark.parametrize("error", THREADLESS)
@@ -156,7 +153,6 @@ async def test_where_nobody_may_reply_the_thread_begins_anew(
     await tell(channel, "a")
     assert slack.threads == [None, None, slack.shown[1].ts]
     assert len(slack.requests) == 4
-    await channel.close()
 
 
 @pytest.mark.parametrize("error", THREADLESS)
@@ -168,7 +164,6 @@ async def test_the_same_errors_for_what_is_no_reply_are_errors(
     outcome = await tell(channel, "a")
     assert not isinstance(outcome, Delivered)
     assert len(slack.requests) == 1
-    await channel.close()
 
 
 async def test_without_a_memory_every_message_is_told(slack: SlackServer) -> None:
@@ -198,7 +193,6 @@ async def test_an_answer_without_a_timestamp_opens_no_thread(
     assert isinstance(await tell(channel, "a"), Delivered)
     await tell(channel, "a")
     assert [json.loads(got.body).get("thread_ts") for got in slack.requests] == [None, None]
-    await channel.close()
 
 
 async def test_a_server_that_tells_less_is_believed(slack: SlackServer, channel: Channel) -> None:
@@ -212,7 +206,6 @@ async def test_a_server_that_tells_less_is_believed(slack: SlackServer, channel:
         slack.shown[0].ts,
         slack.shown[0].ts,
     ]
-    await channel.close()
 
 
 # --- at a time, and again ------------------------------------------------------------------
@@ -222,7 +215,6 @@ async def test_deliveries_at_a_time_open_one_thread(slack: SlackServer, channel:
     """As after an outage, when all that happened to a record is due at once."""
     await asyncio.gather(*(tell(channel, "a") for _ in range(10)))
     assert slack.threads == [None, *[slack.shown[0].ts] * 9]
-    await channel.close()
 
 
 async def test_deliveries_at_a_time_begin_a_thread_anew_once(
@@ -233,14 +225,12 @@ async def test_deliveries_at_a_time_begin_a_thread_anew_once(
     slack.refusing[slack.shown[0].ts] = "thread_not_found"
     await asyncio.gather(*(tell(channel, "a") for _ in range(5)))
     assert slack.threads == [None, None, *[slack.shown[1].ts] * 4]
-    await channel.close()
 
 
 async def test_one_record_does_not_wait_for_another(slack: SlackServer, channel: Channel) -> None:
     """Only who would open the same thread does."""
     await asyncio.gather(*(tell(channel, name) for name in "abcde"))
     assert slack.threads == [None] * 5
-    await channel.close()
 
 
 @pytest.mark.parametrize("already", [0, 1])
@@ -269,7 +259,6 @@ async def test_a_retry_opens_no_second_thread(
     assert isinstance(await tell(channel, "a"), Delivered)
     assert isinstance(await tell(channel, "a"), Delivered)
     assert slack.threads == [None, *[slack.shown[0].ts] * (1 + already)]
-    await channel.close()
 
 
 # --- the setting ---------------------------------------------------------------------------
