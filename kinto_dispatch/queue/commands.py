@@ -16,6 +16,7 @@ from kinto_dispatch.queue.protocol import (
     Claim,
     Dead,
     DeadEntry,
+    Digesting,
     Done,
     Entry,
     LaneStatus,
@@ -120,15 +121,22 @@ def route(
     upto: str,
     entries: Sequence[Entry],
     dead: Sequence[DeadEntry],
+    digesting: Digesting | None = None,
     squeeze: bool = False,
 ) -> Evaluation:
-    arguments: list[Any] = [after, upto, int(squeeze), len(entries)]
+    digests = _digests(entries, digesting) if digesting else b""
+    arguments: list[Any] = [after, upto, int(squeeze), digests, len(entries)]
     for entry in entries:
         arguments += lane_words(entry)
     for letter in dead:
         arguments += dead_words(letter)
-    touched = (keys.cursor, keys.stream, keys.dead, keys.due)
+    touched = (keys.cursor, keys.stream, keys.dead, keys.due, keys.attempts, *keys.digests)
     return Evaluation(script("route"), touched, arguments)
+
+
+def _digests(entries: Sequence[Entry], digesting: Digesting) -> bytes:
+    names = [spelled_out(entry.digest) if entry.digest else False for entry in entries]
+    return _pack((_milliseconds(digesting.seconds), digesting.only_latest, names))
 
 
 def enqueue(keys: LaneKeys, entry: Entry) -> Command:
@@ -193,7 +201,10 @@ def reclaim(
     lease_ms = math.ceil(lease_seconds * 1000)
     return Evaluation(
         script("reclaim"),
-        (keys.stream, keys.strikes, keys.paused, keys.breaker, keys.limit),
+        (
+            *(keys.stream, keys.strikes, keys.paused, keys.breaker, keys.limit),
+            *(keys.attempts, *keys.digests),
+        ),
         (GROUP, consumer, lease_ms, count, *_allowed(limit, probe), CLAIM_BYTES),
     )
 
@@ -203,7 +214,10 @@ def settle(keys: LaneKeys, settlements: Sequence[Settlement]) -> Evaluation:
     records = [settlement.record for settlement in settlements]
     return Evaluation(
         script("settle"),
-        (keys.stream, keys.due, keys.held, keys.dead, keys.attempts, keys.strikes, keys.breaker),
+        (
+            *(keys.stream, keys.due, keys.held, keys.dead, keys.attempts, keys.strikes),
+            *(keys.breaker, *keys.digests),
+        ),
         (GROUP, fates, *records),
     )
 
@@ -224,7 +238,8 @@ def _fate(settlement: Settlement) -> str | tuple[str | int, ...]:
 
 def release(keys: LaneKeys, claims: Sequence[Claim]) -> Evaluation:
     fences = [(claim.id, claim.consumer, claim.token, claim.suspect) for claim in claims]
-    return Evaluation(script("release"), (keys.stream, keys.strikes), (GROUP, _pack(fences)))
+    touched = (keys.stream, keys.strikes, keys.attempts, *keys.digests)
+    return Evaluation(script("release"), touched, (GROUP, _pack(fences)))
 
 
 def strike(keys: LaneKeys, claim: Claim) -> Evaluation:
@@ -235,7 +250,8 @@ def strike(keys: LaneKeys, claim: Claim) -> Evaluation:
 def promote(keys: LaneKeys, count: int, upto: int | None = None, at_least: int = 0) -> Evaluation:
     most = -1 if upto is None else upto
     arguments = (GROUP, count, most, at_least)
-    return Evaluation(script("promote"), (keys.due, keys.held, keys.stream), arguments)
+    touched = (keys.due, keys.held, keys.stream, keys.attempts, *keys.digests)
+    return Evaluation(script("promote"), touched, arguments)
 
 
 def move_breaker(keys: LaneKeys, before: str, after: str) -> Evaluation:
@@ -264,7 +280,10 @@ def retire(keys: LaneKeys, consumers: Sequence[str]) -> Evaluation:
 def look(keys: LaneKeys) -> Evaluation:
     return Evaluation(
         script("look"),
-        (keys.stream, keys.due, keys.dead, keys.paused, keys.breaker, keys.cursor),
+        (
+            *(keys.stream, keys.due, keys.dead, keys.paused, keys.breaker, keys.cursor),
+            keys.collecting,
+        ),
         (GROUP,),
     )
 
@@ -278,7 +297,7 @@ def look_behind(keys: LogKeys, lanes: Sequence[str], looks: Sequence[Sequence[An
 
 def to_status(lane: str, look: Sequence[Any], unrouted: bytes) -> LaneStatus:
     """A lane in numbers, from the answers to ``look`` and ``look_behind``."""
-    now_ms, length, pending, retry, dead, paused, breaker, cursor, oldest = look
+    now_ms, length, pending, retry, dead, paused, breaker, cursor, oldest, collecting = look
     times = [int(entry_id.partition(b"-")[0]) for entry_id in (oldest, unrouted) if entry_id]
     return LaneStatus(
         channel=lane,
@@ -290,6 +309,7 @@ def to_status(lane: str, look: Sequence[Any], unrouted: bytes) -> LaneStatus:
         paused=bool(paused),
         breaker=breaker.decode() or "closed",
         cursor=cursor.decode() or None,
+        collecting=collecting,
     )
 
 
@@ -303,7 +323,7 @@ def prune(
     before = (max(0, attempts_before_ms), max(0, dead_before_ms))
     return Evaluation(
         script("prune"),
-        (keys.attempts, keys.dead, keys.stream),
+        (keys.attempts, keys.dead, keys.stream, keys.held, *keys.digests),
         (*before, GROUP, int(idle_seconds * 1000)),
     )
 

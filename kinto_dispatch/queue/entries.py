@@ -75,6 +75,7 @@ def to_claim(
         b"replay" in flags,
         suspect,
         strikes or 0,
+        _skipped(flags) if flags else 0,
     )
 
 
@@ -135,6 +136,14 @@ def _record_position(text: str) -> tuple[int, int, int]:
     if entry_id == START_OF_LOG:
         return 0, 0, 0
     return *position(entry_id), int(number) if number else 1 << 62
+
+
+def _skipped(flags: bytes) -> int:
+    for word in flags.split():
+        name, _, value = word.partition(b"=")
+        if name == b"skipped":
+            return _number(value, 0)
+    return 0
 
 
 def _number(value: bytes, default: int) -> int:

@@ -16,7 +16,14 @@ from kinto_dispatch.queue import commands
 from kinto_dispatch.queue.connected import Connected
 from kinto_dispatch.queue.entries import to_claim
 from kinto_dispatch.queue.portions import Portion
-from kinto_dispatch.queue.protocol import START_OF_LOG, Claim, DeadEntry, Entry, Settlement
+from kinto_dispatch.queue.protocol import (
+    START_OF_LOG,
+    Claim,
+    DeadEntry,
+    Digesting,
+    Entry,
+    Settlement,
+)
 from kinto_dispatch.queue.wire import NoGroup
 
 
@@ -41,11 +48,14 @@ class LanesPart(Connected):
         entries: Sequence[Entry],
         dead: Sequence[DeadEntry],
         *,
+        digesting: Digesting | None = None,
         squeeze: bool = False,
     ) -> str:
         """As ``Queue.route``; ``START_OF_LOG`` where the lane has no cursor, since the server has
         lost its memory. One call whatever its size."""
-        request = commands.route(self._keys(lane), after, upto, entries, dead, squeeze)
+        request = commands.route(
+            self._keys(lane), after, upto, entries, dead, digesting, squeeze
+        )
         cursor = await self._ask(request)
         return cursor.decode() if cursor else START_OF_LOG
 

@@ -34,12 +34,25 @@ class LogEntry:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A delivery on its way into a lane. ``body`` is the event on the wire, by value."""
+    """A delivery on its way into a lane. ``body`` is the event on the wire, by value.
+
+    Those with the same ``digest`` are collected, see ``Queue.route``.
+    """
 
     key: str
     body: bytes
     attempt: int = 1
     replay: bool = False
+    digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Digesting:
+    """How deliveries are collected into digests: for how long from the first on, and whether only
+    the latest of them counts."""
+
+    seconds: float = 0.0
+    only_latest: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +72,7 @@ class Claim:
     ``consumer`` and ``token`` are the fence: they change whenever somebody else takes the entry,
     and a settlement with old ones is recognised as stale. ``suspect`` is true when the entry was
     held by a worker that died; ``strikes`` counts the deaths of workers that ran it alone.
+    ``skipped`` tells how many older versions it stands for.
     """
 
     lane: str
@@ -71,6 +85,7 @@ class Claim:
     replay: bool = False
     suspect: bool = False
     strikes: int = 0
+    skipped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +146,10 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class LaneStatus:
-    """One lane in numbers. ``oldest_waiting_seconds`` is ``None`` when nothing waits."""
+    """One lane in numbers. ``oldest_waiting_seconds`` is ``None`` when nothing waits.
+
+    ``collecting`` counts digests that are not deliveries yet.
+    """
 
     channel: str
     waiting: int
@@ -142,6 +160,7 @@ class LaneStatus:
     paused: bool
     breaker: str
     cursor: str | None
+    collecting: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,10 +267,18 @@ class Queue(Protocol):
         entries: Sequence[Entry],
         dead: Sequence[DeadEntry],
         *,
+        digesting: Digesting | None = None,
         squeeze: bool = False,
     ) -> str:
         """Append ``entries`` and move the cursor from ``after`` to ``upto``, or do nothing if the
         cursor stands elsewhere. Returns where it stands now.
+
+        Those of a ``digest`` wait for each other, as ``digesting`` says, and become one delivery
+        when ``promote`` finds them due: its key ends in ``:digest`` if it is made of several, and
+        its body holds all their events. With ``only_latest`` it is the last of them alone. Of
+        each digest at most one delivery is in the lane, so that none overtakes an older one; what
+        comes meanwhile is for the next. Each delivery that became a part of another, or was
+        skipped, has a record that says so (``joined``, ``skipped``).
 
         Raises ``QueueFull`` where there is no memory for ``entries``. With ``squeeze``, which is
         for few, they pass all the same into a lane in which nothing waits for anything: what is in
@@ -307,8 +334,9 @@ class Queue(Protocol):
     async def promote(
         self, lane: str, count: int, *, upto: int | None = None, at_least: int = 0
     ) -> tuple[int, float | None]:
-        """Move what is due back into the lane, at most ``count``. Returns how many, and the
-        seconds until the next is due (``None`` when none waits).
+        """Move what is due back into the lane, and digests that are due for the first time, at
+        most ``count``. Returns how many, and the seconds until the next is due (``None`` when none
+        waits). A newer version takes the place of one that waited for its next attempt.
 
         With ``upto`` only as many as it takes until so many deliveries wait in the lane, or
         ``at_least`` many if that is more: what is new shall not wait behind all that is due.

@@ -1,10 +1,11 @@
 -- Take over what has been idle for longer than its lease, oldest first; nothing of a paused lane,
 -- and nothing before the server has been up for a lease: all leases end while it is away, and those
 -- who live need the time to renew theirs. No more than most_bytes, or one entry alone.
--- KEYS stream strikes paused breaker limit
+-- KEYS stream strikes paused breaker limit attempts waiting opened members
 -- ARGV group consumer lease_ms count probe interval_us burst most_bytes
 -- Returns {{id token strikes fields}..., {id of an entry that is gone}...}.
 local PAGE = 100
+local digests = digests_of(KEYS[1], KEYS[6], KEYS[7], KEYS[8], KEYS[9])
 local taken, gone, from, wanted = {}, {}, '-', tonumber(ARGV[4])
 local bytes, most_bytes = 0, tonumber(ARGV[8])
 if is_held_back(KEYS[3], KEYS[4], ARGV[5]) then return {taken, gone} end
@@ -31,6 +32,7 @@ local function take_over(id, token)
     -- Deleted while it was pending: servers before 7.0 keep it in their list of what is pending.
     redis.call('XACK', KEYS[1], ARGV[1], id)
     redis.call('HDEL', KEYS[2], id)
+    close_digest(digests, id, now_ms())
     gone[#gone + 1] = id
   end
 end

@@ -1,11 +1,12 @@
 -- Carry out fates. Frees before it writes, so that it passes where memory is full.
--- KEYS stream due held dead attempts strikes breaker
+-- KEYS stream due held dead attempts strikes breaker waiting opened members
 -- ARGV group, MessagePack list, the record of each; in the list stand
 --   id of what is done | {id consumer token 'later' delay_ms attempt suspect}
 --   | {id consumer token 'dead' kind reason attempts answered}
 -- Returns for each whether it counted, as a text of 0 and 1.
 local CHUNK = 3000  -- Lua passes at most some 8,000 values to a function.
 local group = ARGV[1]
+local digests = digests_of(KEYS[1], KEYS[5], KEYS[8], KEYS[9], KEYS[10])
 local result, freed, moved, records = {}, {}, {}, {}
 
 local function close(id)
@@ -24,9 +25,7 @@ end
 
 local function put_off(item, fields, now)
   -- What ended its attempt and left its process alive is suspect no longer.
-  local flags = is_replay(fields) and 'replay' or ''
-  if item[7] then flags = flags == '' and 'suspect' or flags .. ' suspect' end
-  local entry = entry_of(fields, tostring(item[6]), flags)
+  local entry = entry_of(fields, tostring(item[6]), flags_of(fields, item[7]))
   redis.call('HSET', KEYS[3], item[1], cmsgpack.pack(entry))
   redis.call('ZADD', KEYS[2], now + item[5], item[1])
 end
@@ -85,6 +84,12 @@ for _, pair in ipairs(moved) do
     put_off(pair[1], pair[2], now)
   else
     bury(pair[1], pair[2], now)
+  end
+end
+if redis.call('EXISTS', KEYS[9]) == 1 then
+  for position, item in ipairs(items) do
+    local has_left = result[position] == '1' and item[4] ~= 'later'
+    if has_left then close_digest(digests, type(item) == 'string' and item or item[1], now) end
   end
 end
 for from = 1, #records, 2 * CHUNK do

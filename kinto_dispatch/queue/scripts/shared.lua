@@ -87,6 +87,16 @@ local function progress_of(stream, name)
   return 0, '0-0'
 end
 
+-- The flags of an entry, which are words, without 'suspect' or with it.
+local function flags_of(fields, is_suspect)
+  local words = {}
+  for word in string.gmatch(get_field(fields, 'flags'), '%S+') do
+    if word ~= 'suspect' then words[#words + 1] = word end
+  end
+  if is_suspect then words[#words + 1] = 'suspect' end
+  return table.concat(words, ' ')
+end
+
 -- An entry of a lane, to be added again. Anything may have been added by hand: what we do not know
 -- is left behind.
 local function entry_of(fields, attempt, flags)
@@ -94,10 +104,6 @@ local function entry_of(fields, attempt, flags)
     'key', get_field(fields, 'key'), 'body', get_field(fields, 'body'),
     'attempt', attempt, 'flags', flags,
   }
-end
-
-local function is_replay(fields)
-  return string.find(get_field(fields, 'flags'), 'replay', 1, true) ~= nil
 end
 
 local function free(stream, group, id)

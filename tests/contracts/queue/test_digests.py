@@ -1,0 +1,246 @@
+"""Digests: deliveries that are collected into one, and versions that newer ones replace."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+
+from kinto_dispatch.queue.protocol import (
+    START_OF_LOG,
+    Claim,
+    Dead,
+    Digesting,
+    Done,
+    Entry,
+    Fate,
+    Later,
+    Settlement,
+)
+from kinto_dispatch.queue.streams import StreamsQueue
+from kinto_dispatch.testing.waiting import eventually_async
+
+
+AT_ONCE = Digesting(0.0)
+LATEST = Digesting(0.0, only_latest=True)
+LONG = Digesting(3600.0)
+STREAM = "kd:{lane:ops}:stream"
+
+
+async def collect(
+    queue: StreamsQueue, digesting: Digesting, *keys: str, digest: str = "record"
+) -> None:
+    """Route these deliveries, whose bodies are their keys."""
+    await queue.register(["ops"])
+    stands = (await queue.cursors(["ops"]))["ops"]
+    entries = [Entry(key, key.encode(), digest=digest) for key in keys]
+    upto = f"{int(stands.partition('-')[0]) + 1}-0"
+    assert await queue.route("ops", stands, upto, entries, [], digesting=digesting) == upto
+
+
+async def fetch(queue: StreamsQueue) -> Sequence[Claim]:
+    return await queue.fetch("ops", "a", 99, 0)
+
+
+async def settle(queue: StreamsQueue, claim: Claim, fate: Fate) -> bool:
+    (counted,) = await queue.settle("ops", [Settlement(claim, fate, b"{}")])
+    return counted
+
+
+async def notes(queue: StreamsQueue) -> list[tuple[str, str, str]]:
+    """Which deliveries became a part of which others."""
+    found = [json.loads(record) for _, record in await queue.attempts("ops")]
+    return [(one["key"], one["outcome"], one["into"]) for one in found if one]
+
+
+async def collecting(queue: StreamsQueue) -> int:
+    (lane,) = await queue.status(["ops"])
+    return lane.collecting
+
+
+async def test_what_comes_in_time_becomes_one_delivery(queue: StreamsQueue) -> None:
+    """The time begins with the first; the body is a sequence of all events, in order (RFC 7464),
+    and each has a record that says where it went."""
+    window = Digesting(1.5)
+    await collect(queue, window, "e1:ops", "e2:ops")
+    await collect(queue, window, "e3:ops")
+    assert await fetch(queue) == []
+    assert await collecting(queue) == 1
+    moved, next_due = await queue.promote("ops", 10)
+    assert (moved, 0 < (next_due or 0) <= 1.5) == (0, True)
+
+    async def is_due() -> bool:
+        return (await queue.promote("ops", 10))[0] == 1
+
+    await eventually_async(is_due, "the digest to be due")
+    (claim,) = await fetch(queue)
+    assert claim.key == "e3:ops:digest"
+    assert claim.body == b"\x1ee1:ops\n\x1ee2:ops\n\x1ee3:ops\n"
+    assert (claim.attempt, claim.skipped) == (1, 0)
+    assert await notes(queue) == [(f"e{n}:ops", "joined", "e3:ops:digest") for n in (1, 2, 3)]
+    assert await collecting(queue) == 0
+
+
+async def test_a_digest_of_one_is_that_delivery(queue: StreamsQueue) -> None:
+    """With its own key and body, and no record of having become something else."""
+    await collect(queue, AT_ONCE, "e1:ops")
+    (claim,) = await fetch(queue)
+    assert (claim.key, claim.body) == ("e1:ops", b"e1:ops")
+    assert await notes(queue) == []
+
+
+async def test_digests_of_other_names_are_others(queue: StreamsQueue) -> None:
+    """They are collected side by side."""
+    await collect(queue, AT_ONCE, "e1:ops", digest="/a")
+    await collect(queue, AT_ONCE, "e2:ops", digest="/b")
+    assert [claim.key for claim in await fetch(queue)] == ["e1:ops", "e2:ops"]
+
+
+async def test_no_delivery_overtakes_an_older_one_of_its_digest(queue: StreamsQueue) -> None:
+    """What comes while one is in the lane waits until that has left it, delivered or dead."""
+    await collect(queue, AT_ONCE, "e1:ops")
+    (first,) = await fetch(queue)
+    await collect(queue, AT_ONCE, "e2:ops", "e3:ops")
+    assert await queue.promote("ops", 10) == (0, None)
+    assert await settle(queue, first, Later(0.0, 2))
+    assert (await queue.promote("ops", 10))[0] == 1
+    (again,) = await fetch(queue)
+    assert (again.key, again.attempt) == ("e1:ops", 2)
+    assert await settle(queue, again, Dead("refused", "no"))
+    (joined,) = await fetch(queue)
+    assert joined.key == "e3:ops:digest"
+    assert await settle(queue, joined, Done())
+    await collect(queue, AT_ONCE, "e4:ops")
+    assert [claim.key for claim in await fetch(queue)] == ["e4:ops"]
+
+
+async def test_time_goes_on_while_one_is_in_the_lane(queue: StreamsQueue) -> None:
+    """The next is due when its own first member has waited, and not a moment later."""
+    await collect(queue, AT_ONCE, "e1:ops")
+    (first,) = await fetch(queue)
+    await collect(queue, LONG, "e2:ops")
+    assert await settle(queue, first, Done())
+    assert await fetch(queue) == []
+    moved, next_due = await queue.promote("ops", 10)
+    assert moved == 0
+    assert 3500 < (next_due or 0) <= 3600
+
+
+async def test_only_the_latest_version_counts(queue: StreamsQueue) -> None:
+    """Those before it are skipped, and it says how many; each skipped one has a record."""
+    await collect(queue, LATEST, "v1", "v2", "v3", "v4")
+    (first,) = await fetch(queue)
+    assert (first.key, first.skipped) == ("v1", 0)
+    assert await settle(queue, first, Done())
+    (last,) = await fetch(queue)
+    assert (last.key, last.body, last.skipped) == ("v4", b"v4", 2)
+    assert await notes(queue) == [("v2", "skipped", "v3"), ("v3", "skipped", "v4")]
+    assert await settle(queue, last, Done())
+    assert await fetch(queue) == []
+
+
+async def test_a_newer_version_takes_the_place_of_one_that_is_to_be_retried(
+    queue: StreamsQueue,
+) -> None:
+    """At its next attempt, as a delivery of its own: a destination that was away gets the latest
+    only."""
+    await collect(queue, LATEST, "v1")
+    (first,) = await fetch(queue)
+    await collect(queue, LATEST, "v2", "v3")
+    assert await settle(queue, first, Later(0.0, 2))
+    assert (await queue.promote("ops", 10))[0] == 1
+    (newest,) = await fetch(queue)
+    assert (newest.key, newest.attempt, newest.skipped) == ("v3", 1, 2)
+    assert ("v1", "skipped", "v3") in await notes(queue)
+    assert await settle(queue, newest, Later(0.0, 2))
+    assert (await queue.promote("ops", 10))[0] == 1
+    (again,) = await fetch(queue)
+    assert (again.key, again.attempt, again.skipped) == ("v3", 2, 2)
+    assert await settle(queue, again, Done())
+    assert await fetch(queue) == []
+
+
+async def test_a_claim_that_is_given_back_keeps_its_place(queue: StreamsQueue) -> None:
+    """Released or taken over from a dead worker, it is the same delivery of the same digest."""
+    await collect(queue, LATEST, "v1")
+    (claim,) = await fetch(queue)
+    await collect(queue, LATEST, "v2", "v3")
+    await queue.release("ops", [claim])
+    (claim,) = await fetch(queue)
+    assert claim.key == "v1"
+    assert await settle(queue, claim, Done())
+    (claim,) = await fetch(queue)
+    assert (claim.key, claim.skipped) == ("v3", 1)
+    await queue.release("ops", [claim])
+    (claim,) = await fetch(queue)
+    assert (claim.key, claim.skipped) == ("v3", 1)
+
+
+async def test_a_late_success_closes_a_digest_that_waits_for_its_retry(
+    queue: StreamsQueue,
+) -> None:
+    """The retry is called off, and the next delivery opens."""
+    await collect(queue, AT_ONCE, "e1:ops")
+    (claim,) = await fetch(queue)
+    await collect(queue, AT_ONCE, "e2:ops")
+    assert await settle(queue, claim, Later(3600.0, 2))
+    assert await settle(queue, claim, Done())
+    assert [claim.key for claim in await fetch(queue)] == ["e2:ops"]
+
+
+async def test_a_digest_is_bounded(queue: StreamsQueue) -> None:
+    """At most 500 events and about a megabyte; the rest is for the next."""
+    await collect(queue, AT_ONCE, "first")
+    (claim,) = await fetch(queue)
+    await collect(queue, AT_ONCE, *(f"e{number}" for number in range(1200)))
+    sizes = []
+    while True:
+        assert await settle(queue, claim, Done())
+        found = await fetch(queue)
+        if not found:
+            break
+        (claim,) = found
+        sizes.append(claim.body.count(b"\x1e"))
+    assert sizes == [500, 500, 200]
+
+
+async def test_nothing_is_collected_twice_by_two_routers(queue: StreamsQueue) -> None:
+    """The one that comes late changes nothing, as with any other delivery."""
+    await collect(queue, LONG, "e1:ops")
+    entry = Entry("e1:ops", b"", digest="record")
+    await queue.route("ops", START_OF_LOG, "9-9", [entry], [], digesting=LONG)
+    assert await collecting(queue) == 1
+
+
+async def test_what_was_deleted_by_hand_holds_up_nothing(
+    queue: StreamsQueue, server: redis.Redis
+) -> None:
+    """A delivery that is gone without being settled is noticed by the housekeeping."""
+    await collect(queue, AT_ONCE, "e1:ops")
+    await collect(queue, AT_ONCE, "e2:ops")
+    server.delete(STREAM)
+    assert await queue.prune("ops", 0, 0) == 0
+    assert [claim.key for claim in await fetch(queue)] == ["e2:ops"]
+
+
+async def test_a_digest_passes_where_memory_is_full(
+    queue: StreamsQueue, server: redis.Redis
+) -> None:
+    """What is made into one delivery frees what it is made of; a lane never sticks for that."""
+    await collect(queue, Digesting(0.5), *(f"e{number}" for number in range(20)))
+    server.config_set("maxmemory", 1)
+    try:
+        found: list[Any] = []
+
+        async def comes() -> bool:
+            await queue.promote("ops", 10)
+            found.extend(await fetch(queue))
+            return bool(found)
+
+        await eventually_async(comes, "the digest to be due")
+        assert await settle(queue, found[0], Done())
+    finally:
+        server.config_set("maxmemory", 0)
+    assert found[0].body.count(b"\x1e") == 20
