@@ -55,6 +55,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1, omi
     ``payload`` is Kinto's own; its ``uri`` and ids are the first object's only (Kinto #945), so
     read them from ``changes``. Never change the dictionaries: all channels share them.
     ``subscriptions`` are for the core: of what a channel gets, the one that asked for it.
+    ``skipped`` counts older versions of the object that this one stands for, where a channel
+    collapses them; they are not among the changes.
     """
 
     id: str
@@ -71,6 +73,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1, omi
     payload: dict[str, Any]
     changes: tuple[Change, ...]
     subscriptions: tuple[Subscription, ...] = ()
+    skipped: int = 0
 
     def only(self, changes: Iterable[Change]) -> Event:
         """The same event with only these changes; itself if nothing is left out."""

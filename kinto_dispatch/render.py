@@ -24,7 +24,10 @@ from kinto_dispatch.sandbox.values import Fault, Fields, Missing
 
 
 DEFAULT_SUBJECT = "{{ resource_name }} {{ action|past }}"
-DEFAULT_TEMPLATE = "User id: {{ user_id }}"
+DEFAULT_TEMPLATE = (
+    "User id: {{ user_id }}"
+    "{% if skipped %}\nOlder versions that are not shown: {{ skipped }}{% endif %}"
+)
 """Both are what the listener of Kinto's tutorial sends."""
 
 LONGEST_SUBJECT = 250
@@ -42,6 +45,7 @@ _EVENT_NAMES = (
     "timestamp",
     "root_url",
     "request_id",
+    "skipped",
 )
 
 NAMES = (*_EVENT_NAMES, "changes", "change")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from kinto_dispatch.delivery import delivery_key
+from kinto_dispatch.entries import entries_of
 from kinto_dispatch.errors import (
     DispatchError,
     QueueFull,
@@ -21,7 +22,7 @@ from kinto_dispatch.errors import (
 from kinto_dispatch.event import Event
 from kinto_dispatch.patience import Patience
 from kinto_dispatch.plugins import Channel
-from kinto_dispatch.queue.protocol import DeadEntry, Entry, LogEntry, Queue
+from kinto_dispatch.queue.protocol import DeadEntry, Digesting, Entry, LogEntry, Queue
 from kinto_dispatch.subscribers import subscribed
 
 
@@ -165,8 +166,11 @@ class Router:
         squeeze: bool = False,
     ) -> bool:
         upto = batch[-1][0].id
-        entries, dead = await _judge(self._channels[name], batch)
-        stands = await self._queue.route(name, cursor, upto, entries, dead, squeeze=squeeze)
+        channel = self._channels[name]
+        entries, dead = await _judge(channel, batch)
+        stands = await self._queue.route(
+            *(name, cursor, upto, entries, dead), digesting=_digesting(channel), squeeze=squeeze
+        )
         this.moved = this.moved or stands == upto
         this.lost_race = this.lost_race or stands != upto
         return stands == upto
@@ -273,19 +277,16 @@ def deliveries(channel: Channel, event: Event, body: bytes) -> Sequence[Entry]:
     if event.subscriptions:
         event = replace(event, subscriptions=())
         body = event.encode()
+    config, key = channel.config, delivery_key(event.id, channel.name)
     wanted = channel.route.select(event)
-    if not wanted:
-        return []
-    if not channel.config.split_changes:
-        kept = event.only(wanted)
-        body = body if kept is event else kept.encode()
-        return [Entry(delivery_key(event.id, channel.name), body)]
-    is_wanted = {id(change) for change in wanted}
-    return [
-        Entry(delivery_key(event.id, channel.name, index), event.only([change]).encode())
-        for index, change in enumerate(event.changes)
-        if id(change) in is_wanted
-    ]
+    return list(entries_of(config, event, wanted, key, body=body, splits=config.split_changes))
+
+
+def _digesting(channel: Channel) -> Digesting | None:
+    config = channel.config
+    if config.collects_by is None:
+        return None
+    return Digesting(config.digest_seconds, config.collapse == "latest")
 
 
 def position(entry_id: str) -> tuple[int, int]:

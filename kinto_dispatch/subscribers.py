@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from msgspec.structs import replace
 
 from kinto_dispatch.delivery import delivery_key
+from kinto_dispatch.digest import name_of
+from kinto_dispatch.entries import entries_of
 from kinto_dispatch.errors import BadHook, RouteError
 from kinto_dispatch.event import Change, Event, Subscription
 from kinto_dispatch.plugins import Channel
@@ -53,18 +55,11 @@ def subscribed(channel: Channel, event: Event) -> tuple[Sequence[Entry], Sequenc
         if wish.error is not None:
             dead.append(DeadEntry(key, alone.encode(), "failed", wish.error))
         else:
-            entries += _entries(alone, wish, key)
+            hook = f"{name_of(wish.subscription)} " if channel.config.collects_by else ""
+            entries += entries_of(
+                channel.config, alone, wish.changes, key, splits=wish.splits, hook=hook
+            )
     return entries, dead
-
-
-def _entries(event: Event, wish: Wish, key: str) -> Iterator[Entry]:
-    if not wish.splits:
-        if wish.changes:
-            yield Entry(key, event.only(wish.changes).encode())
-        return
-    positions = {id(change): number for number, change in enumerate(event.changes)}
-    for change in wish.changes:
-        yield Entry(f"{key}:{positions[id(change)]}", event.only([change]).encode())
 
 
 def _wanted(

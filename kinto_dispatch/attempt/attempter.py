@@ -17,6 +17,7 @@ from kinto_dispatch.attempt.record import AttemptRecord, log_attempt
 from kinto_dispatch.attempt.run import CANCELLED, Run, UnderWay
 from kinto_dispatch.attempt.verdict import Broken, Poison, broken, judge
 from kinto_dispatch.delivery import Delivery
+from kinto_dispatch.digest import read_event
 from kinto_dispatch.errors import UndecodableEvent
 from kinto_dispatch.event import Event
 from kinto_dispatch.plugins import Channel
@@ -114,7 +115,7 @@ class Attempter:
         this returns."""
         loop = asyncio.get_running_loop()
         try:
-            event = Event.decode(claim.body)
+            event = read_event(claim.body, claim.skipped)
             delivery = Delivery(claim.key, claim.attempt, claim.replay, self._seconds)
             if self._is_coroutine:
                 hook = self._await_hook(event, delivery, run, may_begin)

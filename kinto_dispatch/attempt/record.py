@@ -14,7 +14,11 @@ logger = logging.getLogger("kinto_dispatch.attempt")
 
 
 class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is kept of every attempt. ``at`` is seconds since the epoch, when it began."""
+    """What is kept of every attempt. ``at`` is seconds since the epoch, when it began.
+
+    A delivery that went into another one has a record, too, with the outcome ``joined`` or
+    ``skipped`` and the other's key in ``into``.
+    """
 
     event_id: str
     key: str
@@ -25,6 +29,7 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     duration_seconds: float
     reason: str | None = None
     replay: bool = False
+    into: str | None = None
 
 
 def log_attempt(record: AttemptRecord, fate: Fate) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from kinto_dispatch.attempt import AttemptRecord
     from kinto_dispatch.queue.protocol import Queue
 
-OUTCOMES = ("delivered", "retry", "rejected", "failed", "poison")
+OUTCOMES = ("delivered", "retry", "rejected", "failed", "poison", "joined", "skipped")
 
 
 @click.command()
@@ -52,6 +52,8 @@ def command(
     """List attempts, oldest first: what, when, how long it took, and what came of it.
 
     `retry` and `failed` are attempted again until max_attempts; then they are dead letters.
+    What was `joined` went into a digest, what was `skipped` made room for a newer version: the
+    reason is the key of that delivery.
     Exits 3 if there are none.
     """
     configuration = load_configuration()
@@ -92,7 +94,7 @@ def as_row(record: AttemptRecord) -> dict[str, Any]:
         "channel": record.channel,
         "attempt": record.attempt,
         "outcome": record.outcome,
-        "reason": record.reason,
+        "reason": record.reason or (f"into {record.into}" if record.into else None),
         "at": iso(record.at),
         "duration_seconds": record.duration_seconds,
         "replay": record.replay,

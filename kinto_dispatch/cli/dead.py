@@ -170,9 +170,16 @@ def as_row(letter: DeadLetter) -> dict[str, Any]:
 
 
 def in_full(letter: DeadLetter) -> dict[str, Any]:
-    """The dead letter with its event, as an object where it can be read, else as text."""
+    """The dead letter with its event, as an object where it can be read, else as text; with a
+    list of them where it is of a digest."""
+    from kinto_dispatch.digest import RECORD_SEPARATOR
+
     try:
-        event = json.loads(letter.body)
+        event = (
+            [json.loads(text) for text in letter.body.split(RECORD_SEPARATOR)[1:]]
+            if letter.body.startswith(RECORD_SEPARATOR)
+            else json.loads(letter.body)
+        )
     except (ValueError, RecursionError):
         event = letter.body.decode(errors="backslashreplace")
     return {**as_row(letter), "event": event}

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from kinto_dispatch.cli.pages import dead_letters, event_id_of
+from kinto_dispatch.cli.pages import dead_letters, is_about
 from kinto_dispatch.cli.printing import progress
 
 
@@ -28,7 +28,7 @@ class Filter:
         """Whether all that was asked holds for this letter."""
         at = letter.at_ms / 1000
         return (
-            (self.event_id is None or event_id_of(letter.key) == self.event_id)
+            (self.event_id is None or is_about(letter, self.event_id))
             and (self.reason is None or self.reason.lower() in letter.reason.lower())
             and (self.since is None or at >= self.since)
             and (self.until is None or at <= self.until)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Literal
 from kinto_dispatch.cli.pages import (
     attempt_records,
     dead_letters,
-    event_id_of,
+    event_in,
+    is_about,
     log_entries,
     read_event,
 )
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from kinto_dispatch.queue.protocol import DeadLetter, LaneStatus, Queue
 
 Source = Literal["log", "dead letter", "file"]
-State = Literal["delivered", "dead", "retry", "waiting", "unrouted", "unknown"]
+State = Literal[
+    "delivered", "dead", "retry", "waiting", "unrouted", "unknown", "joined", "skipped"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ async def find_by_id(queue: Queue, event_id: str, lanes: Iterable[str]) -> Found
     for lane in lanes:
         async for page in dead_letters(queue, lane):
             for letter in page:
-                if event_id_of(letter.key) == event_id and (event := read_event(letter.body)):
+                if needle in letter.body and (event := event_in(letter, event_id)):
                     return Found(event, "dead letter")
     return None
 
@@ -92,13 +95,15 @@ async def fates_of(
     now, and of those that are on record. The lane itself cannot be searched; ``cursor`` is how
     far it has been routed."""
     attempts: Mapping[str, list[AttemptRecord]] = defaultdict(list)
+    others: set[str] = set()  # What a delivery of this event became a part of.
     async for record in attempt_records(queue, channel.name, _earliest(found)):
-        if record.event_id == found.event.id:
+        if record.event_id == found.event.id or record.key in others:
             attempts[record.key].append(record)
+            others |= {record.into} if record.into else set()
     dead: Mapping[str, list[DeadLetter]] = defaultdict(list)
     async for page in dead_letters(queue, channel.name):
         for letter in page:
-            if event_id_of(letter.key) == found.event.id:
+            if is_about(letter, found.event.id) or letter.key in others:
                 dead[letter.key].append(letter)
     keys = dict.fromkeys([*_wanted_keys(channel, found.event), *attempts, *dead])
     untouched = _untouched(found, lane, cursor)
@@ -134,7 +139,8 @@ def _state(attempts: Sequence[AttemptRecord], dead: Sequence[DeadLetter]) -> Sta
     if dead:
         return "dead"
     if attempts:
-        return "delivered" if attempts[-1].outcome == "delivered" else "retry"
+        last = attempts[-1].outcome
+        return last if last in ("delivered", "joined", "skipped") else "retry"
     return None
 
 
@@ -145,4 +151,6 @@ def _untouched(found: Found, lane: LaneStatus, cursor: str) -> State:
 
     if found.position is not None and position(found.position) > position(cursor):
         return "unrouted"
-    return "waiting" if lane.waiting or lane.in_flight or lane.retry else "unknown"
+    return (
+        "waiting" if lane.waiting or lane.in_flight or lane.retry or lane.collecting else "unknown"
+    )

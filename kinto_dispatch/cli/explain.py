@@ -193,6 +193,8 @@ STATES = {
     "dead": "dead letter",
     "retry": "waits for its next attempt",
     "waiting": "in the lane, not attempted yet",
+    "joined": "joined with others to one delivery",
+    "skipped": "skipped, since a newer version took its place",
     "unrouted": "in the log, not routed yet (a worker does that)",
     "unknown": "nothing on record: the channel was added later, or the record was trimmed",
 }

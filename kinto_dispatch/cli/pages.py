@@ -77,11 +77,11 @@ def decode_record(record: bytes) -> AttemptRecord | None:
 
 
 def read_event(body: bytes) -> Event | None:
-    """The event, ``None`` for what is none, which is logged."""
-    from kinto_dispatch.event import Event
+    """The event, also of a digest, ``None`` for what is none, which is logged."""
+    from kinto_dispatch import digest
 
     try:
-        return Event.decode(body)
+        return digest.read_event(body)
     except UndecodableEvent as error:
         logger.warning("log.undecodable %s", error)
         return None
@@ -98,6 +98,25 @@ def event_row(event: Event) -> dict[str, Any]:
         "at": iso(seconds_of(event.timestamp)),
         "changes": [change.uri for change in event.changes],
     }
+
+
+def is_about(letter: DeadLetter, event_id: str) -> bool:
+    """Whether a dead letter is of that event, or of a digest that holds it."""
+    is_of_it = event_id_of(letter.key) == event_id
+    return is_of_it or (
+        event_id.encode() in letter.body and event_in(letter, event_id) is not None
+    )
+
+
+def event_in(letter: DeadLetter, event_id: str) -> Event | None:
+    """The event of that id, if the dead letter holds it."""
+    from kinto_dispatch.digest import read_events
+
+    try:
+        events = read_events(letter.body)
+    except UndecodableEvent:
+        return None
+    return next((event for event in events if event.id == event_id), None)
 
 
 def event_id_of(key: str) -> str:

@@ -64,6 +64,7 @@ def lane_row(lane: LaneStatus) -> dict[str, Any]:
         "waiting": lane.waiting,
         "in_flight": lane.in_flight,
         "retry": lane.retry,
+        "collecting": lane.collecting,
         "dead": lane.dead,
         "paused": lane.paused,
         "breaker": lane.breaker,
@@ -127,7 +128,7 @@ def show(status: dict[str, Any], as_json: bool, watch: bool) -> None:
 def show_lanes(lanes: Sequence[Mapping[str, Any]]) -> None:
     """A line for each."""
     print_table(
-        ("channel", "oldest", "waiting", "in flight", "retry", "dead", "state"),
+        ("channel", "oldest", "waiting", "in flight", "retry", "collecting", "dead", "state"),
         [
             (
                 lane["channel"],
@@ -135,6 +136,7 @@ def show_lanes(lanes: Sequence[Mapping[str, Any]]) -> None:
                 lane["waiting"],
                 lane["in_flight"],
                 lane["retry"],
+                lane["collecting"],
                 lane["dead"],
                 state(lane),
             )

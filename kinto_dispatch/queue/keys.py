@@ -39,8 +39,8 @@ class LaneKeys:
     how many workers it killed alone. ``breaker`` is a text that begins with the breaker's state,
     or missing where it is closed and nothing failed. ``limit`` tells when the bucket of the rate
     limit will be full again, in microseconds. ``note`` is where something is kept that the
-    channel remembers, a key for each. ``digests`` are the keys
-    of what is collected, see ``digests.lua``.
+    channel remembers, a key for each. ``digests`` are the keys of what is collected, see
+    ``digests.lua``.
     """
 
     def __init__(self, prefix: str, lane: str) -> None:

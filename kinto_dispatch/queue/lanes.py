@@ -53,9 +53,7 @@ class LanesPart(Connected):
     ) -> str:
         """As ``Queue.route``; ``START_OF_LOG`` where the lane has no cursor, since the server has
         lost its memory. One call whatever its size."""
-        request = commands.route(
-            self._keys(lane), after, upto, entries, dead, digesting, squeeze
-        )
+        request = commands.route(self._keys(lane), after, upto, entries, dead, digesting, squeeze)
         cursor = await self._ask(request)
         return cursor.decode() if cursor else START_OF_LOG
 

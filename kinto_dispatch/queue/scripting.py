@@ -43,7 +43,9 @@ class Evaluation:
 def script(verb: str) -> Script:
     """The script of that name, with what the scripts share before it."""
     directory = resources.files("kinto_dispatch.queue") / "scripts"
-    parts = [(directory / f"{name}.lua").read_text("utf-8") for name in ("shared", "digests", verb)]
+    parts = [
+        (directory / f"{name}.lua").read_text("utf-8") for name in ("shared", "digests", verb)
+    ]
     text = "\n".join(parts)
     # Not for secrecy: it is the name that the server gives to the script.
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())

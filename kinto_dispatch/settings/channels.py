@@ -110,6 +110,7 @@ def _channel(
     route = RouteSettings(**intake.values(base, table), **alias_route)
     _check_read(intake, base, route)
     _check_sync(intake, base, values)
+    _check_digests(intake, base, values)
     text = intake.text
     plugin = text.get(base + "plugin")
     if plugin is None:
@@ -161,6 +162,32 @@ def _check_sync(intake: Intake, base: str, values: Mapping[str, Any]) -> None:
             base + "on_failure",
             "abort after the commit, when nothing can be undone",
             "phase = before_commit beside it, or on_failure = log",
+        )
+
+
+def _check_digests(intake: Intake, base: str, values: Mapping[str, Any]) -> None:
+    """What is collected is collected by the queue, and in one way."""
+    collapses = values.get("collapse") == "latest"
+    if values.get("mode") == "sync":
+        for name in ("digest_seconds", "digest_by", "collapse"):
+            if name in values:
+                found = f"{values[name]} with mode = sync"
+                intake.complain(base + name, found, "it only with mode = async")
+    if "digest_by" in values and "digest_seconds" not in values:
+        found = f"{values['digest_by']} without digest_seconds"
+        intake.complain(base + "digest_by", found, "digest_seconds beside it")
+    if collapses and values.get("digest_by", "record") != "record":
+        intake.complain(
+            base + "digest_by",
+            f"{values['digest_by']} with collapse = latest",
+            "record, or nothing: what collapses are the versions of one record",
+        )
+    by_record = collapses or values.get("digest_by") == "record"
+    if values.get("split_changes") and "digest_seconds" in values and not by_record:
+        intake.complain(
+            base + "split_changes",
+            "true with digest_seconds, which joins what it splits",
+            "one of the two, or digest_by = record",
         )
 
 

@@ -17,6 +17,7 @@ from kinto_dispatch.settings.parsers import Parser
 
 Mode = Literal["async", "sync"]
 Phase = Literal["after_commit", "before_commit"]
+DigestBy = Literal["channel", "collection", "record"]
 Addresses = Annotated[
     tuple[str, ...],
     BeforeValidator(lambda value: parsers.addresses(value) if isinstance(value, str) else value),
@@ -61,6 +62,9 @@ class ChannelSettings:
     subject: str | None = None
     template: str | None = None
     split_changes: bool = False
+    digest_seconds: float = 0.0
+    digest_by: DigestBy | None = None
+    collapse: Literal["none", "latest"] = "none"
     subscribable: bool = False
     max_attempts: int = 15
     timeout_seconds: float = 30.0
@@ -68,6 +72,14 @@ class ChannelSettings:
     rate_limit: RateLimit | None = None
     retry_delays_seconds: tuple[float, ...] | None = None
     options: Mapping[str, str] = field(repr=False)
+
+    @property
+    def collects_by(self) -> DigestBy | None:
+        """What is collected into one delivery: everything for the channel, for each collection or
+        for each record; ``None`` where nothing is."""
+        if self.collapse == "latest":
+            return "record"
+        return (self.digest_by or "channel") if self.digest_seconds else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +134,9 @@ CHANNEL: Mapping[str, Parser] = {
     "subject": parsers.text,
     "template": parsers.text,
     "split_changes": parsers.boolean,
+    "digest_seconds": parsers.seconds(0.0, 86_400.0),
+    "digest_by": parsers.choice("channel", "collection", "record"),
+    "collapse": parsers.choice("none", "latest"),
     "subscribable": parsers.boolean,
     "max_attempts": parsers.integer(1, 1000),
     "timeout_seconds": parsers.seconds(0.01, 3600.0),

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "kinto_dispatch"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "threads", "watchdog", "lines"),
     ("event", "outcome", "delivery", "memory", "egress", "retry", "budget", "limit", "breaker"),
-    ("hookspecs", "settings", "route", "render", "groups"),
+    ("hookspecs", "settings", "route", "render", "groups", "digest"),
     ("subscriptions",),
     ("queue", "outbox", "plugins"),
     ("patience", "attempt", "capture"),
@@ -56,6 +56,7 @@ PARTS: dict[str, str] = {
     "plaintext": "render",
     "sandbox": "render",
     "subscribers": "router",
+    "entries": "router",
     "parsers": "settings",
     "settings_text": "settings",
 }

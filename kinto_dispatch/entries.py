@@ -1,0 +1,44 @@
+"""Which entries of a lane the wanted changes of an event become."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from kinto_dispatch.digest import place_of
+from kinto_dispatch.event import Change, Event
+from kinto_dispatch.queue.protocol import Entry
+from kinto_dispatch.settings import ChannelSettings
+
+
+def entries_of(
+    config: ChannelSettings,
+    event: Event,
+    wanted: Sequence[Change],
+    key: str,
+    *,
+    body: bytes | None = None,
+    splits: bool = False,
+    hook: str = "",
+) -> Iterator[Entry]:
+    """None without a wanted change; else one under ``key``, or several under keys that end in the
+    position of a change: one for each change where the channel ``splits``, one for each place
+    where it collects. ``body`` is the whole event on the wire, if that is at hand; ``hook`` the
+    name of the hook in metadata that asked for it.
+    """
+    if not wanted:
+        return
+    by = config.collects_by
+    if by is None and not splits:
+        kept = event.only(wanted)
+        yield Entry(key, body if body is not None and kept is event else kept.encode())
+        return
+    positions = {id(change): position for position, change in enumerate(event.changes)}
+    places: dict[str, list[Change]] = {}
+    for change in wanted:
+        place = place_of(change.uri, by) if by else str(positions[id(change)])
+        places.setdefault(place, []).append(change)
+    for place, changes in places.items():
+        whole = by in ("channel", "collection") and len(places) == 1
+        name = key if whole else f"{key}:{positions[id(changes[0])]}"
+        digest = f"{hook}{place}" if by else None
+        yield Entry(name, event.only(changes).encode(), digest=digest)
