@@ -30,6 +30,13 @@ State = Literal[
     "delivered", "dead", "retry", "waiting", "unrouted", "unknown", "joined", "skipped"
 ]
 
+ENDS: Mapping[str, State] = {
+    "delivered": "delivered",
+    "joined": "joined",
+    "skipped": "skipped",
+}
+"""What a delivery's last record says of it; any other outcome is attempted again, or dead."""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -138,10 +145,7 @@ def _state(attempts: Sequence[AttemptRecord], dead: Sequence[DeadLetter]) -> Sta
     """What the records say, if there are any."""
     if dead:
         return "dead"
-    if attempts:
-        last = attempts[-1].outcome
-        return last if last in ("delivered", "joined", "skipped") else "retry"
-    return None
+    return ENDS.get(attempts[-1].outcome, "retry") if attempts else None
 
 
 def _untouched(found: Found, lane: LaneStatus, cursor: str) -> State:
@@ -151,6 +155,5 @@ def _untouched(found: Found, lane: LaneStatus, cursor: str) -> State:
 
     if found.position is not None and position(found.position) > position(cursor):
         return "unrouted"
-    return (
-        "waiting" if lane.waiting or lane.in_flight or lane.retry or lane.collecting else "unknown"
-    )
+    has_any = lane.waiting or lane.in_flight or lane.retry or lane.collecting
+    return "waiting" if has_any else "unknown"

@@ -102,10 +102,9 @@ def event_row(event: Event) -> dict[str, Any]:
 
 def is_about(letter: DeadLetter, event_id: str) -> bool:
     """Whether a dead letter is of that event, or of a digest that holds it."""
-    is_of_it = event_id_of(letter.key) == event_id
-    return is_of_it or (
-        event_id.encode() in letter.body and event_in(letter, event_id) is not None
-    )
+    if event_id_of(letter.key) == event_id:
+        return True
+    return event_id.encode() in letter.body and event_in(letter, event_id) is not None
 
 
 def event_in(letter: DeadLetter, event_id: str) -> Event | None:

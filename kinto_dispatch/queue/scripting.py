@@ -43,9 +43,7 @@ class Evaluation:
 def script(verb: str) -> Script:
     """The script of that name, with what the scripts share before it."""
     directory = resources.files("kinto_dispatch.queue") / "scripts"
-    parts = [
-        (directory / f"{name}.lua").read_text("utf-8") for name in ("shared", "digests", verb)
-    ]
-    text = "\n".join(parts)
+    files = (directory / f"{name}.lua" for name in ("shared", "digests", verb))
+    text = "\n".join(file.read_text("utf-8") for file in files)
     # Not for secrecy: it is the name that the server gives to the script.
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
