@@ -1,4 +1,4 @@
-"""The configuration under test: four channels, a short lease, the outbox."""
+"""The configuration under test: five channels, a short lease, the outbox."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ CHANNELS: Mapping[str, Mapping[str, str]] = {
     },
     "slow": {"delay_seconds": "0.05"},
     SPLIT: {"split_changes": "true"},
+    "digest": {"digest_seconds": "0.3", "digest_by": "collection"},
 }
 SYNC = {
     "plugin": "tests.chaos.recorder:Afterthought",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 
+from kinto_dispatch.digest import read_event
 from kinto_dispatch.errors import OutboxUnavailable, QueueUnavailable
-from kinto_dispatch.event import Event
 from kinto_dispatch.outbox.reader import PostgresOutboxReader
 from kinto_dispatch.plugins import configure
 from kinto_dispatch.queue import open_queue
@@ -39,7 +39,11 @@ async def _look(settings: Mapping[str, str]) -> tuple[bool, Sequence[DeadLetter]
 async def _is_idle(queue: Queue) -> bool:
     # The oldest is also that in the log which has not been routed yet.
     return not any(
-        lane.waiting or lane.in_flight or lane.retry or lane.oldest_waiting_seconds is not None
+        lane.waiting
+        or lane.in_flight
+        or lane.retry
+        or lane.collecting
+        or lane.oldest_waiting_seconds is not None
         for lane in await queue.status(list(CHANNELS))
     )
 
@@ -53,6 +57,6 @@ async def _dead_letters(queue: Queue, lane: str) -> AsyncIterator[DeadLetter]:
                 key=letter.key,
                 kind=letter.kind,
                 reason=letter.reason,
-                ops=tuple(map(op_of, Event.decode(letter.body).changes)),
+                ops=tuple(map(op_of, read_event(letter.body).changes)),
             )
         after = page[-1].id
