@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from kinto_dispatch.errors import OutboxUnavailable
 from kinto_dispatch.outbox.reader import PostgresOutboxReader
-from kinto_dispatch.outbox.statements import statement, unavailable
+from kinto_dispatch.outbox.statements import driver_statement, statement, unavailable
 
 
 __all__ = ["OutboxMigration", "PostgresOutbox", "PostgresOutboxReader", "tables_exist"]
@@ -23,8 +23,8 @@ __all__ = ["OutboxMigration", "PostgresOutbox", "PostgresOutboxReader", "tables_
 # Redis takes 512 MB in one value.
 LARGEST_WRITE_BYTES = 256 * 1024 * 1024
 
-WRITE_EVENT = statement("write_event")
-WRITE_EVENTS = statement("write_events")
+WRITE_EVENT = driver_statement("write_event")
+WRITE_EVENTS = driver_statement("write_events")
 ANNOUNCE_LANES = statement("announce_lanes")
 BOUND_TRANSACTION = statement("bound_transaction")
 FIND_TABLES = statement("find_tables")
@@ -108,10 +108,11 @@ class PostgresOutbox:
             transaction.get().addAfterCommitHook(self._on_announced)
         if len(events) == 1:
             event_id, body = events[0]
-            connection.execute(WRITE_EVENT, {"event_id": event_id, "body": body})
+            connection.exec_driver_sql(WRITE_EVENT, {"event_id": event_id, "body": body})
         else:
             event_ids, bodies = map(list, zip(*events, strict=True))
-            connection.execute(WRITE_EVENTS, {"event_ids": event_ids, "bodies": bodies})
+            values = {"event_ids": event_ids, "bodies": bodies}
+            connection.exec_driver_sql(WRITE_EVENTS, values)
 
     def _on_announced(self, succeeded: bool) -> None:
         # Where the transaction failed, another may have succeeded meanwhile.
