@@ -125,6 +125,8 @@ async def test_a_bot_shows_its_token_and_says_where(http_sink: LocalHttp) -> Non
     ("status", "body", "expected"),
     [
         (200, b'{"ok": false, "error": "no_text"}', Rejected("no_text")),
+        (200, b'{"ok": false, "error": "", "ts": "1.1"}', Rejected("")),
+        (200, b'{"ok": false, "error": null}', Rejected("None")),
         (200, b'{"ok": false, "error": "ratelimited_not"}', Rejected("ratelimited_not")),
         (429, b'{"ok": false}', Retry('429 {"ok": false}', 7.0)),
         (500, b"oops", Retry("500 oops", 7.0)),

@@ -181,7 +181,7 @@ async def test_without_a_memory_every_message_is_told(slack: SlackServer) -> Non
     [
         b'{"ok": true}',
         b'{"ok": true, "ts": 12, "message": []}',
-        b'{"ok": true, "ts": "", "message": {"thread_ts": "1.1"}}',
+        b'{"ok": true, "ts": "1.1", "message": {"thread_ts": {"1.1": []}}}',
         b'{"ok": true, "ts": "<!channel>", "message": {"ts": "1.1"}}',
     ],
 )

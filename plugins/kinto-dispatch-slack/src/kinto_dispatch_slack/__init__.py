@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network
-from typing import Self
+from typing import Any, Self
 
 from pydantic import (
     BaseModel,
@@ -43,17 +43,14 @@ class SlackSettings(BaseModel):
         True, description="whether a bot writes what it says of one object into one thread"
     )
 
-    @field_validator("webhook_url")
+    @field_validator("webhook_url", "api_url")
     @classmethod
-    def _check_webhook(cls, url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+    def _check_url(cls, url: SecretStr | str | None, info: ValidationInfo) -> Any:
+        guard = EgressGuard(
+            *(info.data.get(name, ()) for name in ("allow_hosts", "allow_networks"))
+        )
         if url is not None:
-            _guard(info).check_url(url.get_secret_value())
-        return url
-
-    @field_validator("api_url")
-    @classmethod
-    def _check_api(cls, url: str, info: ValidationInfo) -> str:
-        _guard(info).check_url(url)
+            guard.check_url(url.get_secret_value() if isinstance(url, SecretStr) else url)
         return url
 
     @field_validator("threads")
@@ -74,10 +71,6 @@ class SlackSettings(BaseModel):
         if half or as_bot == (self.webhook_url is not None):
             raise ValueError("webhook_url, or token with conversation")
         return self
-
-
-def _guard(info: ValidationInfo) -> EgressGuard:
-    return EgressGuard(info.data.get("allow_hosts", ()), info.data.get("allow_networks", ()))
 
 
 class SlackChannel:

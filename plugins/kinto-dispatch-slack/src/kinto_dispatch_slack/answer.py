@@ -38,7 +38,7 @@ ADVICE = {
 }
 """What to do about an error, of the API or of a webhook."""
 
-_TIMESTAMP = re.compile(r"[0-9.]{1,50}", re.ASCII)
+_TIMESTAMP = re.compile(r"[0-9]{1,20}\.[0-9]{1,20}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +70,11 @@ def judge_bot(
         return judge(status, headers, text)
     try:
         said = json.loads(text)
-        if said["ok"] is True:
-            return _posted(said, thread)
-        error = str(said["error"])[:LONGEST_ANSWER]
+        error = None if said["ok"] is True else str(said["error"])[:LONGEST_ANSWER]
     except (ValueError, TypeError, KeyError, RecursionError):
         return Posted(Retry("an answer that is not from Slack; see api_url"))
+    if error is None:
+        return _posted(said, thread)
     if PASSING.fullmatch(error):
         return Posted(Retry(error, retry_after(headers)))
     if thread and THREADLESS.fullmatch(error):
@@ -82,17 +82,15 @@ def judge_bot(
     return Posted(Rejected(_advise(error)))
 
 
-def _posted(said: Mapping[str, Any], thread: str | None) -> Posted:
-    """Where the message stands now. A reply to a message that is gone is no error for Slack: it
-    stands in the conversation, and only the missing ``thread_ts`` tells."""
+def _posted(said: Mapping[str, Any], thread: Any) -> Posted:
+    """A reply to a message that is gone is no error for Slack: it stands in the conversation, and
+    only the missing ``thread_ts`` tells."""
     at, message = said.get("ts"), said.get("message")
     if isinstance(message, dict):
         thread = message.get("thread_ts")
-    if not isinstance(at, str) or not _TIMESTAMP.fullmatch(at):
-        return Posted(Delivered(f"message {at}"[:LONGEST_ANSWER]))
-    if isinstance(thread, str) and thread != at and _TIMESTAMP.fullmatch(thread):
-        return Posted(Delivered(f"message {at} in thread {thread}"), thread)
-    return Posted(Delivered(f"message {at}"), at)
+    shown, where = f"message {at}" + (f" in thread {thread}" if thread else ""), str(thread or at)
+    known = where if _TIMESTAMP.fullmatch(where) else None
+    return Posted(Delivered(shown[:LONGEST_ANSWER]), known)
 
 
 def _advise(error: str) -> str:
