@@ -11,9 +11,9 @@ import rich_click as click
 
 from kinto_dispatch.cli.common import load_configuration, with_queue
 from kinto_dispatch.cli.options import ini_option, json_option
-from kinto_dispatch.cli.printing import note, print_json, print_table
+from kinto_dispatch.cli.printing import note, print_json, print_table, printable
 from kinto_dispatch.cli.times import duration, iso
-from kinto_dispatch.errors import OutboxUnavailable, QueueUnavailable
+from kinto_dispatch.errors import DispatchError, OutboxUnavailable, QueueUnavailable
 
 
 if TYPE_CHECKING:
@@ -51,9 +51,27 @@ def look(configuration: Configuration) -> dict[str, Any]:
             "lanes": [lane_row(lane) for lane in await queue.status(names)],
             "outbox": outbox_row(configuration),
             "workers": [worker_row(worker) for worker in await queue.workers()],
+            "queue": await queue_row(queue),
         }
 
     return with_queue(configuration, work)
+
+
+async def queue_row(queue: Queue) -> dict[str, Any] | None:
+    """The server's memory, and what it lacks, under the stable keys; ``None`` where it may not be
+    asked. ``max_memory_bytes`` is ``None`` where it has no bound of its own."""
+    try:
+        health = await queue.health()
+    except DispatchError:
+        return None
+    return {
+        "server": health.server,
+        "version": health.version,
+        "used_memory_bytes": health.used_memory_bytes,
+        "max_memory_bytes": health.max_memory_bytes or None,
+        "may_evict": health.may_evict,
+        "warnings": list(health.warnings),
+    }
 
 
 def lane_row(lane: LaneStatus) -> dict[str, Any]:
@@ -116,6 +134,9 @@ def show(status: dict[str, Any], as_json: bool, watch: bool) -> None:
     else:
         click.echo("No channel is async: all are called in the request, so there are no lanes.")
     click.echo(f"outbox: {outbox_text(status['outbox'])}")
+    click.echo(f"queue:  {queue_text(status['queue'])}")
+    for warning in status["queue"]["warnings"] if status["queue"] else ():
+        click.secho(f"        {printable(warning)}", fg="yellow")
     for worker in status["workers"]:
         names = ", ".join(worker["channels"])
         click.echo(f"worker: {worker['name']} since {worker['started_at']}, channels: {names}")
@@ -161,3 +182,18 @@ def outbox_text(outbox: Mapping[str, Any] | None) -> str:
     if not outbox["waiting"]:
         return "empty"
     return f"{outbox['waiting']} waiting, the oldest {duration(outbox['oldest_waiting_seconds'])}"
+
+
+def queue_text(queue: Mapping[str, Any] | None) -> str:
+    """The queue's server in a few words."""
+    if queue is None:
+        return "its server does not say how it is (it forbids INFO)"
+    limit = queue["max_memory_bytes"]
+    bound = "no maxmemory" if limit is None else f"of {megabytes(limit)} maxmemory"
+    used = megabytes(queue["used_memory_bytes"])
+    return f"{queue['server']} {queue['version']}, {used} used, {bound}"
+
+
+def megabytes(size: int) -> str:
+    """Bytes for people."""
+    return f"{size / 1_000_000:,.1f} MB"

@@ -31,9 +31,10 @@ THREADS = 2
 class Heartbeat:
     """Called by Kinto with a request: true if everything that is configured can work.
 
-    False when a channel has failed, when the queue of async channels cannot be used or is full,
-    when events wait for a worker and none was ever seen, and when events were lost and none was
-    appended since. Blocks at most ``DEADLINE_SECONDS``. Reasons are logged when they change.
+    False when a channel has failed, when the queue of async channels cannot be used, is full, or
+    drops what is queued when it is, when events wait for a worker and none was ever seen, and
+    when events were lost and none was appended since. Blocks at most
+    ``DEADLINE_SECONDS``. Reasons are logged when they change.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Heartbeat:
     def _queue_problems(self, log: Log) -> Iterator[str]:
         try:
             lanes, worker_was_seen = self._summary(log)
-            yield from self._want_of_memory(log)
+            yield from self._memory_problems(log)
             if worker_was_seen:
                 return
             # Before a worker moves it to a lane, an event waits in the log, without being counted.
@@ -89,7 +90,7 @@ class Heartbeat:
         except DispatchError as error:  # unavailable, or a queue that rejects what we ask
             yield str(error)
 
-    def _want_of_memory(self, log: Log) -> Iterator[str]:
+    def _memory_problems(self, log: Log) -> Iterator[str]:
         # A server may forbid INFO, and then this is not known.
         with contextlib.suppress(DispatchError):
             health = log.health()
@@ -97,6 +98,11 @@ class Heartbeat:
                 yield (
                     f"the queue server is full ({health.max_memory_bytes:,} bytes of maxmemory), "
                     "so events wait or are lost: raise maxmemory"
+                )
+            if health.may_evict:
+                yield (
+                    "the queue server drops what is queued when its memory is full, without a "
+                    "word: set maxmemory-policy noeviction"
                 )
 
     def _summary(self, log: Log) -> Any:

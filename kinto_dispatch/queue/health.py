@@ -28,6 +28,7 @@ def judge(info: Mapping[str, str], appendfsync: str | None = None) -> QueueHealt
         used_memory_bytes=_number(info, "used_memory"),
         max_memory_bytes=_number(info, "maxmemory"),
         warnings=(*_misfits(info), *_durability(info, appendfsync), *_memory(info)),
+        may_evict=_drops_what_is_queued(info) and _number(info, "maxmemory") > 0,
     )
 
 
@@ -68,10 +69,10 @@ def _durability(info: Mapping[str, str], appendfsync: str | None) -> Iterator[st
 
 
 def _memory(info: Mapping[str, str]) -> Iterator[str]:
-    policy = info.get("maxmemory_policy", "noeviction")
-    if policy != "noeviction":
+    if _drops_what_is_queued(info):
         yield (
-            f"The server may drop what is queued without a word (maxmemory-policy is {policy}; "
+            "The server may drop what is queued without a word (maxmemory-policy is "
+            f"{info['maxmemory_policy']}; "
             f"{_number(info, 'evicted_keys'):,} keys of any kind since its start), and nobody can "
             "tell which deliveries were among it. Set maxmemory-policy noeviction."
         )
@@ -83,6 +84,13 @@ def _memory(info: Mapping[str, str]) -> Iterator[str]:
         )
     elif used > NEARLY_FULL * limit > 0:
         yield f"The server uses {used:,} of {limit:,} bytes of maxmemory. Raise maxmemory."
+
+
+def _drops_what_is_queued(info: Mapping[str, str]) -> bool:
+    """Whether it may, once its memory is full. The ``volatile-`` policies drop only keys that
+    expire, and of ours those are the notes of channels and the buckets of rate limits."""
+    policy = info.get("maxmemory_policy", "noeviction")
+    return policy != "noeviction" and not policy.startswith("volatile-")
 
 
 def _number(info: Mapping[str, str], name: str) -> int:

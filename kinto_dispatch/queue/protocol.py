@@ -168,6 +168,7 @@ class QueueHealth:
     """Whether the server is fit to hold what must not be lost.
 
     ``warnings`` are sentences for an operator: an evicting ``maxmemory_policy``, no persistence.
+    ``may_evict`` says that it drops what is queued once its memory is full.
     """
 
     server: str
@@ -176,6 +177,7 @@ class QueueHealth:
     used_memory_bytes: int
     max_memory_bytes: int
     warnings: tuple[str, ...] = field(default=())
+    may_evict: bool = False
 
     @property
     def is_short_of_memory(self) -> bool:

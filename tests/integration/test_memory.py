@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -241,9 +242,14 @@ async def test_room_is_made_as_soon_as_something_is_refused(
 
     await eventually_async(takes, "new events to be taken")
     assert "queue.unfit The server is full" in caplog.text
-    assert "housekeeping.made_room" in caplog.text
+    # What frees the memory comes first, so an append may pass before it is told.
+    await eventually_async(partial(_is_said, caplog, "housekeeping.made_room"), "it to be said")
     stopping.set()
     await asyncio.wait_for(running, 10)
+
+
+async def _is_said(caplog: pytest.LogCaptureFixture, words: str) -> bool:
+    return words in caplog.text
 
 
 async def _has_begun(server: redis.Redis) -> bool:
@@ -375,6 +381,26 @@ async def _arrives(router: Router, queue: Queue, lane: str) -> list[str]:
     return keys + list(await deliver(queue, lane))
 
 
+async def test_a_server_that_evicts_what_expires_drops_nothing_that_is_queued(
+    queue: Queue, server: redis.Redis
+) -> None:
+    """As many hosted servers are set: full, it refuses, as one that never evicts (R14)."""
+    server.config_set("maxmemory-policy", "volatile-random")
+    bound(server, 2 * MB)
+    health = await queue.health()
+    assert (health.may_evict, health.warnings) == (False, ())
+    await queue.remember("ops", "thread", b"1", 600.0)
+    taken = 0
+    with contextlib.suppress(QueueFull):
+        for number in range(400):
+            body = make_event(changes=(make_change(new={"t": "x" * 20_000}),)).encode()
+            await queue.append([(f"event-{number}", body)])
+            taken += 1
+    server.config_set("maxmemory", 0)
+    assert 10 < taken < 400
+    assert server.xlen(LOG) == taken
+
+
 # --- what Kinto says -----------------------------------------------------------------------------
 
 
@@ -390,5 +416,22 @@ def test_kinto_s_heartbeat_is_red_while_the_queue_is_full(
     assert "the queue server is full (1 bytes of maxmemory)" in caplog.text
     assert "raise maxmemory" in caplog.text
     server.config_set("maxmemory", 0)
+    assert heartbeat(None)
+    log.close()
+
+
+def test_kinto_s_heartbeat_is_red_while_the_queue_may_drop_deliveries(
+    valkey: LocalValkey, server: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a server that evicts nobody hears of what is lost, so it has to be told before (R14)."""
+    log = StreamsLog(lambda: valkey.url, "kinto-dispatch", ("ops",), 5.0)
+    heartbeat = Heartbeat([], log, None, None)
+    server.config_set("maxmemory", 100 * MB)
+    assert heartbeat(None)
+    server.config_set("maxmemory-policy", "allkeys-lfu")
+    assert not heartbeat(None)
+    assert "the queue server drops what is queued when its memory is full" in caplog.text
+    assert "set maxmemory-policy noeviction" in caplog.text
+    server.config_set("maxmemory-policy", "volatile-lru")
     assert heartbeat(None)
     log.close()

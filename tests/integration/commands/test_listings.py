@@ -258,7 +258,7 @@ def test_status_has_stable_keys(site: Site) -> None:
 
     site.with_queue(plant)
     status = site.json("status")
-    assert set(status) == {"lanes", "outbox", "workers"}
+    assert set(status) == {"lanes", "outbox", "workers", "queue"}
     ops, news = status["lanes"]
     age = ops.pop("oldest_waiting_seconds")
     assert 0 <= age < 60
