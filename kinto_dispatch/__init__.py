@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kinto_dispatch.delivery import Delivery
-    from kinto_dispatch.egress import EgressGuard
+    from kinto_dispatch.egress import EgressGuard, HttpAnswer, HttpClient, check_headers
     from kinto_dispatch.event import Change, Event
     from kinto_dispatch.hookspecs import hookimpl, on_event, on_event_async
     from kinto_dispatch.outcome import Delivered, Outcome, Rejected, Retry, Veto
@@ -38,7 +38,11 @@ __all__ = [  # noqa: RUF022 - grouped as a table of contents
     "on_event",
     "on_event_async",
     "Addresses",
+    # How a plugin sends over HTTP
     "EgressGuard",
+    "HttpClient",
+    "HttpAnswer",
+    "check_headers",
     # How Kinto loads the listener
     "load_from_config",
 ]
@@ -51,11 +55,14 @@ _HOME = {
     "Delivery": "delivery",
     "EgressGuard": "egress",
     "Event": "event",
+    "HttpAnswer": "egress",
+    "HttpClient": "egress",
     "Message": "render",
     "Outcome": "outcome",
     "Rejected": "outcome",
     "Retry": "outcome",
     "Veto": "outcome",
+    "check_headers": "egress",
     "hookimpl": "hookspecs",
     "on_event": "hookspecs",
     "on_event_async": "hookspecs",

@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).parents[2] / "kinto_dispatch"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "threads", "watchdog", "lines"),
-    ("event", "outcome", "delivery", "memory", "egress", "retry", "budget", "limit", "breaker"),
+    ("event", "outcome", "delivery", "memory", "retry", "budget", "limit", "breaker"),
+    ("egress",),
     ("hookspecs", "settings", "route", "render", "groups", "digest"),
     ("subscriptions",),
     ("queue", "outbox", "plugins"),

@@ -1,21 +1,15 @@
-"""The ini as operators write it, and what receivers ask for."""
+"""The ini as operators write it."""
 
 from __future__ import annotations
 
 import base64
 import json
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from kinto_dispatch.errors import BadSettings
 from kinto_dispatch.testing import make_channel
-from kinto_dispatch_webhook.answer import LONGEST_WAIT_SECONDS, retry_after
-from kinto_dispatch_webhook.headers import check_headers
 
 
 def secret_of(count: int) -> str:
@@ -24,7 +18,6 @@ def secret_of(count: int) -> str:
 
 
 GOOD = {"url": "https://shop.example/hook", "secrets": secret_of(32)}
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("count", [24, 25, 64])
@@ -112,44 +105,3 @@ def test_one_authorization_is_enough() -> None:
     options = {**GOOD, "url": "https://me:pass-word@shop.example/"}
     with pytest.raises(BadSettings, match="no Authorization where the url"):
         make_channel("webhook", {**options, "headers": '{"authorization": "Bearer x"}'})
-
-
-@given(name=st.text(max_size=20), value=st.text(max_size=20))
-def test_no_header_that_passes_can_begin_another(name: str, value: str) -> None:
-    """Whatever passes is one line of ASCII (B12)."""
-    try:
-        check_headers({name: value})
-    except ValueError:
-        return
-    line = f"{name}: {value}"
-    assert line.isascii()
-    assert line.isprintable()
-    assert line.split(":", 1)[0] == name
-
-
-@given(st.integers(0, 10**30))
-def test_retry_after_in_seconds(seconds: int) -> None:
-    """As asked, at most a day."""
-    expected = min(float(seconds), LONGEST_WAIT_SECONDS)
-    assert retry_after({"Retry-After": str(seconds)}, NOW) == expected
-
-
-@given(st.integers(-(10**6), 10**6), st.integers(-(10**6), 10**6))
-def test_retry_after_as_a_date(seconds: int, skew: int) -> None:
-    """By the clock of the receiver, if it tells the time, else by ours."""
-    theirs = NOW + timedelta(seconds=skew)
-    expected = min(max(float(seconds), 0.0), LONGEST_WAIT_SECONDS)
-    headers = {
-        "Retry-After": format_datetime(theirs + timedelta(seconds=seconds), usegmt=True),
-        "Date": format_datetime(theirs, usegmt=True),
-    }
-    assert retry_after(headers, NOW) == expected
-    until = format_datetime(NOW + timedelta(seconds=seconds), usegmt=True)
-    assert retry_after({"Retry-After": until}, NOW) == expected
-
-
-@given(st.text(), st.text())
-def test_retry_after_of_any_text(asked: str, date: str) -> None:
-    """Never raises, and never asks for more than a day."""
-    found = retry_after({"Retry-After": asked, "Date": date}, NOW)
-    assert found is None or 0.0 <= found <= LONGEST_WAIT_SECONDS

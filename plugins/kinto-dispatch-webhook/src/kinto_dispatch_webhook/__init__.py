@@ -15,14 +15,26 @@ from pydantic import (
     field_validator,
 )
 
-from kinto_dispatch import Channel, Delivery, EgressGuard, Event, Outcome, Rejected, hookimpl
-from kinto_dispatch_webhook.client import WebhookClient
-from kinto_dispatch_webhook.headers import check_headers
+from kinto_dispatch import (
+    Channel,
+    Delivery,
+    EgressGuard,
+    Event,
+    HttpAnswer,
+    HttpClient,
+    Outcome,
+    Rejected,
+    check_headers,
+    hookimpl,
+)
 from kinto_dispatch_webhook.message import CONTENT_TYPES, body
 from kinto_dispatch_webhook.signing import open_signers, sign
 
 
 __all__ = ["WebhookChannel", "WebhookSettings"]
+
+USER_AGENT = "kinto-dispatch-webhook"
+GONE = 410
 
 
 class WebhookSettings(BaseModel):
@@ -68,7 +80,8 @@ class WebhookSettings(BaseModel):
         cls, headers: dict[str, SecretStr], info: ValidationInfo
     ) -> dict[str, SecretStr]:
         url = info.data.get("url")
-        check_headers(_revealed(headers), url.get_secret_value() if url else "")
+        whole = url.get_secret_value() if url else ""
+        check_headers(_revealed(headers), whole, reserved=("webhook-",))
         return headers
 
 
@@ -83,8 +96,9 @@ class WebhookChannel:
 
     def __init__(self, settings: WebhookSettings) -> None:
         guard = EgressGuard(settings.allow_hosts, settings.allow_networks)
-        headers = {**_revealed(settings.headers), "Content-Type": CONTENT_TYPES[settings.format]}
-        self._client = WebhookClient(guard, settings.url.get_secret_value(), headers)
+        own = {"User-Agent": USER_AGENT, "Content-Type": CONTENT_TYPES[settings.format]}
+        headers = {**own, **_revealed(settings.headers)}
+        self._client = HttpClient(guard, settings.url.get_secret_value(), headers)
         self._signers = open_signers(secret.get_secret_value() for secret in settings.secrets)
         self._settings = settings
 
@@ -96,8 +110,19 @@ class WebhookChannel:
         except (ValueError, RecursionError) as error:
             return Rejected(f"cannot be written as JSON ({type(error).__name__}); payload = thin")
         headers = sign(self._signers, delivery.key, written, time.time())
-        return await self._client.post(written, headers, delivery.timeout_seconds, channel.redact)
+        answer = await self._client.post(
+            written.encode("ascii"), headers, seconds=delivery.timeout_seconds
+        )
+        return judge(answer, channel) if isinstance(answer, HttpAnswer) else answer
 
     async def close(self) -> None:
         """Give back the connections."""
         await self._client.close()
+
+
+def judge(answer: HttpAnswer, channel: Channel) -> Outcome:
+    """As Standard Webhooks has it."""
+    if answer.status == GONE:
+        told = answer.told(channel.redact)
+        return Rejected(f"{told}; the receiver wants no more: pause the channel or take it away")
+    return answer.outcome(channel.redact)
