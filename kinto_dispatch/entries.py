@@ -7,27 +7,26 @@ from collections.abc import Iterator, Sequence
 from kinto_dispatch.digest import place_of
 from kinto_dispatch.event import Change, Event
 from kinto_dispatch.queue.protocol import Entry
-from kinto_dispatch.settings import ChannelSettings
+from kinto_dispatch.settings import DigestBy
 
 
 def entries_of(
-    config: ChannelSettings,
     event: Event,
     wanted: Sequence[Change],
     key: str,
     *,
-    body: bytes | None = None,
+    by: DigestBy | None = None,
     splits: bool = False,
+    body: bytes | None = None,
     hook: str = "",
 ) -> Iterator[Entry]:
     """None without a wanted change; else one under ``key``, or several under keys that end in the
-    position of a change: one for each change where the channel ``splits``, one for each place
-    where it collects. ``body`` is the whole event on the wire, if that is at hand; ``hook`` the
-    name of the hook in metadata that asked for it.
+    position of a change: one for each place where the channel collects ``by`` something, else one
+    for each change where it ``splits``. ``body`` is the whole event on the wire, if that is at
+    hand; ``hook`` tells apart what different hooks in metadata asked for.
     """
     if not wanted:
         return
-    by = config.collects_by
     if by is None and not splits:
         kept = event.only(wanted)
         yield Entry(key, body if body is not None and kept is event else kept.encode())

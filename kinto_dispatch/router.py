@@ -279,7 +279,8 @@ def deliveries(channel: Channel, event: Event, body: bytes) -> Sequence[Entry]:
         body = event.encode()
     config, key = channel.config, delivery_key(event.id, channel.name)
     wanted = channel.route.select(event)
-    return list(entries_of(config, event, wanted, key, body=body, splits=config.split_changes))
+    by, splits = config.collects_by, config.split_changes
+    return list(entries_of(event, wanted, key, by=by, splits=splits, body=body))
 
 
 def _digesting(channel: Channel) -> Digesting | None:

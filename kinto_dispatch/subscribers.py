@@ -14,18 +14,20 @@ from kinto_dispatch.errors import BadHook, RouteError
 from kinto_dispatch.event import Change, Event, Subscription
 from kinto_dispatch.plugins import Channel
 from kinto_dispatch.queue.protocol import DeadEntry, Entry
+from kinto_dispatch.settings import DigestBy
 from kinto_dispatch.subscriptions import Compiled, compile_hook
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
     """What one hook asks of a channel: ``changes``, or an ``error`` if it could not be judged.
-    ``number`` is its position in the event."""
+    ``number`` is its position in the event. ``splits`` and ``by`` say how they are delivered."""
 
     number: int
     subscription: Subscription
     changes: Sequence[Change] = ()
     splits: bool = False
+    by: DigestBy | None = None
     error: str | None = None
 
 
@@ -38,7 +40,8 @@ def wishes(channel: Channel, event: Event) -> Iterator[Wish]:
         try:
             hook = compile_hook(subscription.format, subscription.hook)
             changes = _wanted(channel, event, subscription, hook)
-            yield Wish(number, subscription, changes, hook.splits or channel.config.split_changes)
+            splits = hook.splits or channel.config.split_changes
+            yield Wish(number, subscription, changes, splits, _collects_by(channel, hook))
         except (BadHook, RouteError) as error:
             reason = f"a hook of {subscription.owner}: {error}"
             yield Wish(number, subscription, error=reason)
@@ -55,11 +58,17 @@ def subscribed(channel: Channel, event: Event) -> tuple[Sequence[Entry], Sequenc
         if wish.error is not None:
             dead.append(DeadEntry(key, alone.encode(), "failed", wish.error))
         else:
-            hook = f"{name_of(wish.subscription)} " if channel.config.collects_by else ""
+            hook = f"{name_of(wish.subscription)} " if wish.by else ""
             entries += entries_of(
-                channel.config, alone, wish.changes, key, splits=wish.splits, hook=hook
+                alone, wish.changes, key, by=wish.by, splits=wish.splits, hook=hook
             )
     return entries, dead
+
+
+def _collects_by(channel: Channel, hook: Compiled) -> DigestBy | None:
+    """Where a hook says each object by itself, only the versions of one can be collected."""
+    has_one_change = channel.config.collapse == "latest"
+    return channel.config.collects_by if has_one_change or not hook.splits else None
 
 
 def _wanted(

@@ -6,6 +6,7 @@ from kinto_dispatch.settings.reading import read
 from kinto_dispatch.settings.values import (
     Addresses,
     ChannelSettings,
+    DigestBy,
     DispatchSettings,
     Mode,
     Phase,
@@ -16,6 +17,7 @@ from kinto_dispatch.settings.values import (
 __all__ = [
     "Addresses",
     "ChannelSettings",
+    "DigestBy",
     "DispatchSettings",
     "Mode",
     "Phase",

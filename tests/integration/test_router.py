@@ -17,7 +17,7 @@ import redis
 from pydantic import SecretStr
 
 from kinto_dispatch.errors import QueueUnavailable
-from kinto_dispatch.event import Event
+from kinto_dispatch.event import Event, Subscription
 from kinto_dispatch.patience import Patience
 from kinto_dispatch.plugins import Channel
 from kinto_dispatch.queue import open_queue
@@ -215,7 +215,7 @@ def test_a_bug_of_ours_makes_a_dead_letter_too(caplog: pytest.LogCaptureFixture)
     broken: Any = SimpleNamespace(
         name="ops",
         route=SimpleNamespace(select=divide),
-        config=SimpleNamespace(subscribable=False, split_changes=False),
+        config=SimpleNamespace(subscribable=False, split_changes=False, collects_by=None),
     )
     entry: Any = SimpleNamespace(id="1-0", body=b"body")
     entries, (letter,) = select(broken, [(entry, make_event(id="e"))])
@@ -224,6 +224,32 @@ def test_a_bug_of_ours_makes_a_dead_letter_too(caplog: pytest.LogCaptureFixture)
     assert letter.reason == "ZeroDivisionError: of our own"
     assert "log.unroutable id=1-0 channel=ops" in caplog.text
     assert "Traceback" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "collected", "others"),
+    [({"digest_seconds": 60.0}, 2, 2), ({"collapse": "latest"}, 6, 0)],
+)
+def test_what_hooks_ask_for_is_collected_for_each_alone(
+    channel: MakeChannel, settings: dict[str, Any], collected: int, others: int
+) -> None:
+    """And what a hook of an older format asks for is not joined, since that says each object by
+    itself; only the versions of one collapse."""
+    changes = tuple(make_change(object_id=one, uri=f"/buckets/b/groups/{one}") for one in "12")
+    ours = {"channel": "ops", "template": "{{ change.object_id }}"}
+    hooks = [
+        Subscription(format="kinto-dispatch", owner=owner, channel="ops", hook=ours)
+        for owner in ("/buckets/b", "/buckets/b/collections/c")
+    ]
+    older = {"template": "{object_id}", "channel": "ops"}
+    hooks.append(Subscription(format="kinto-slack", owner="/buckets/b", channel="ops", hook=older))
+    event = make_event(changes=changes, subscriptions=tuple(hooks))
+    entry: Any = SimpleNamespace(id="1-0", body=b"body")
+    found, dead = select(channel(subscribable=True, **settings), [(entry, event)])
+    assert not dead
+    digests = [one.digest for one in found if one.digest]
+    assert len(set(digests)) == len(digests) == collected
+    assert len(found) - len(digests) == others
 
 
 async def test_nothing_new_is_nothing_to_do(queue: Queue, channel: MakeChannel) -> None:

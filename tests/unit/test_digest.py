@@ -123,12 +123,11 @@ def test_each_place_is_a_delivery() -> None:
     changes = tuple(make_change(uri=f"/buckets/b/collections/{uri}") for uri in uris)
     event = make_event(changes=changes)
     key = delivery_key(event.id, "ops")
-    config = channel(digest_seconds=1.0, digest_by="collection")
-    first, second = entries_of(config, event, changes, key)
+    first, second = entries_of(event, changes, key, by="collection")
     assert (first.key, first.digest) == (f"{key}:0", "/buckets/b/collections/c")
     assert (second.key, second.digest) == (f"{key}:1", "/buckets/b/collections/d")
     assert Event.decode(first.body).changes == (changes[0], changes[2])
-    (whole,) = entries_of(config, event, changes[:1], key)
+    (whole,) = entries_of(event, changes[:1], key, by="collection")
     assert whole.key == key
 
 
