@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import secrets
 from collections.abc import Callable, Iterable
 from functools import cached_property, lru_cache
 from typing import Any
@@ -35,6 +35,7 @@ class Source:
         self._payload: dict[str, Any] = kinto_event.payload
         self._action: str = self._payload["action"]
         self._resource: str = self._payload["resource_name"]
+        self._own_id = f"{self._resource}_id"
         reads = self._action == "read"
         impacted = kinto_event.read_objects if reads else kinto_event.impacted_objects
         void = void_ids(self._request)
@@ -53,24 +54,20 @@ class Source:
         payload = self._payload
         if self._lost_some:
             payload = self._without_lost(uri, only)
-        ids = {
-            name: _text(payload.get(f"{name}_id")) for name in ("bucket", "collection", "group")
-        }
-        if self._resource in ids:
-            ids[self._resource] = only
+        ids = {**payload, self._own_id: only}
         root = root_request(self._request)
         timestamp = payload.get("timestamp")
         return Event(
-            id=uuid.uuid4().hex,
+            id=secrets.token_hex(16),
             action=self._action,
             resource_name=self._resource,
             uri=uri,
-            bucket_id=ids["bucket"],
-            collection_id=ids["collection"],
-            group_id=ids["group"],
+            bucket_id=_text(ids.get("bucket_id")),
+            collection_id=_text(ids.get("collection_id")),
+            group_id=_text(ids.get("group_id")),
             user_id=_text(payload.get("user_id")),
             timestamp=timestamp if isinstance(timestamp, int) else 0,
-            root_url=f"{root.application_url}{_path(root, 'hello', {})}",
+            root_url=root.application_url + _path(_route(root, "hello")),
             request_id=request_id(root),
             payload=payload,
             changes=changes,
@@ -122,7 +119,7 @@ class Source:
         new: dict[str, Any] | None,
         changed: Iterable[str],
     ) -> Change:
-        object_id = str(object_id or self._payload.get(f"{self._resource}_id") or "")
+        object_id = str(object_id or self._payload.get(self._own_id) or "")
         return Change(
             uri=self._pattern.replace(ANY_ID, _quoted(object_id)),
             object_id=object_id,
@@ -164,22 +161,26 @@ class Source:
 
         Not taken from the payload, whose uri is that of the first object, or the plural one.
         """
-        parents = {name: value for name, value in self._payload.items() if name.endswith("_id")}
+        # Neither who wrote nor what: there are many more of them than of parents.
+        others = ("user_id", self._own_id)
+        parents = tuple(
+            (name, str(value))
+            for name, value in self._payload.items()
+            if name.endswith("_id") and name not in others
+        )
         try:
-            path = _path(self._request, f"{self._resource}-object", {**parents, "id": ANY_ID})
+            return _uri(_route(self._request, f"{self._resource}-object"), parents)
         except KeyError:
             # A plugin's own kind of object, without an address of its own in the API.
             uri = str(self._payload.get("uri", ""))
-            own_id = self._payload.get(f"{self._resource}_id")
+            own_id = self._payload.get(self._own_id)
             return f"{uri.removesuffix(f'/{own_id}')}/{ANY_ID}"
-        return str(strip_uri_prefix(path))
 
     def _without_lost(self, uri: str, only: str | None) -> dict[str, Any]:
         """Kinto's payload, saying nothing of a first object that was rolled back."""
-        own_id = f"{self._resource}_id"
-        payload = {name: value for name, value in self._payload.items() if name != own_id}
+        payload = {name: value for name, value in self._payload.items() if name != self._own_id}
         if only is not None:
-            payload[own_id] = only
+            payload[self._own_id] = only
         stamps = ((item.get("new") or {}).get("last_modified") for item in self._impacted)
         written = max((stamp for stamp in stamps if stamp), default=payload["timestamp"])
         return {**payload, "uri": uri, "timestamp": written}
@@ -190,19 +191,24 @@ def _text(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def _path(request: Any, route_name: str, values: dict[str, Any]) -> str:
-    """The path of a route, as the request would make it. Raises ``KeyError`` where there is no
-    such route, or where it wants other values."""
-    route = request.registry.getUtility(IRoutesMapper).get_route(route_name)
+def _route(request: Any, name: str) -> Any:
+    """The route of that name. Raises ``KeyError`` where there is none."""
+    route = request.registry.getUtility(IRoutesMapper).get_route(name)
     if route is None:
-        raise KeyError(route_name)
-    return _generated(route, tuple((name, str(value)) for name, value in values.items()))
+        raise KeyError(name)
+    return route
 
 
 @lru_cache(PATHS)
-def _generated(route: Any, values: tuple[tuple[str, str], ...]) -> str:
-    path: str = route.generate(dict(values))
+def _path(route: Any) -> str:
+    path: str = route.generate({})
     return path
+
+
+@lru_cache(PATHS)
+def _uri(route: Any, parents: tuple[tuple[str, str], ...]) -> str:
+    """The uri of an object with ``ANY_ID``. Raises ``KeyError`` where its route wants more."""
+    return str(strip_uri_prefix(route.generate({**dict(parents), "id": ANY_ID})))
 
 
 def _quoted(object_id: str) -> str:
