@@ -121,6 +121,12 @@ def test_an_update_shows_old_and_new() -> None:
     assert shown.pings == []
 
 
+def test_what_a_newer_version_stands_for_is_said() -> None:
+    """Where a channel sends the latest version only."""
+    shown = read_blocks(blocks("s", make_event(skipped=3)))
+    assert shown.texts[-1].startswith("older versions that are not shown: 3 · by ")
+
+
 def test_a_create_and_a_delete_show_what_there_is() -> None:
     """A create what is new; a delete what is gone, and no link, which would lead nowhere."""
     created = read_blocks(blocks("s", make_event()))

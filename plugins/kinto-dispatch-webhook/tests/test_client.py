@@ -29,6 +29,7 @@ from kinto_dispatch.testing import (
     make_event,
 )
 from kinto_dispatch.testing.http import ReceivedRequest
+from kinto_dispatch_webhook.message import Payload, body
 from kinto_dispatch_webhook.signing import open_signers, sign
 
 
@@ -111,6 +112,14 @@ async def test_plain_json_is_what_standard_webhooks_suggests(http_sink: LocalHtt
     uri = make_event().uri
     assert found["data"]["changes"] == [{"uri": uri, "object_id": "first"}]
     assert "user_id" not in found["data"]
+
+
+@pytest.mark.parametrize("payload", ["thin", "full"])
+def test_how_many_versions_it_stands_for_is_said(payload: Payload) -> None:
+    """Where a channel sends the latest one only; else there is nothing to say."""
+    said = json.loads(body(make_event(skipped=3), "key", payload, "plain"))
+    assert said["data"]["skipped"] == 3
+    assert b"skipped" not in body(make_event(), "key", payload, "plain").encode()
 
 
 async def test_what_json_cannot_say_is_a_dead_letter(http_sink: LocalHttp) -> None:

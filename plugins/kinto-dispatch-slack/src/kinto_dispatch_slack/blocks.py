@@ -77,6 +77,8 @@ def _value(fields: dict[str, Any], name: str) -> str:
 def _foot(event: Event) -> str:
     rest = len(event.changes) - MOST_CHANGES
     more = f"and {rest} more changes · " if rest > 0 else ""
+    if event.skipped:
+        more += f"older versions that are not shown: {event.skipped} · "
     return f"{more}by {_brief(event.user_id or 'anonymous')} · {_time(event.timestamp)}"
 
 

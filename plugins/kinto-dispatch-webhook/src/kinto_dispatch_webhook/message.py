@@ -69,6 +69,7 @@ def full(event: Event) -> dict[str, Any]:
 
 
 def _data(event: Event, changes: list[dict[str, Any]]) -> dict[str, Any]:
+    skipped = {"skipped": event.skipped} if event.skipped else {}
     return {
         "event_id": event.id,
         "action": event.action,
@@ -78,6 +79,7 @@ def _data(event: Event, changes: list[dict[str, Any]]) -> dict[str, Any]:
         "collection_id": event.collection_id,
         "group_id": event.group_id,
         "timestamp": event.timestamp,
+        **skipped,
         "changes": changes,
     }
 
