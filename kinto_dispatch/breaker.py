@@ -2,9 +2,11 @@
 
 The breaker of a lane is shared by all of its workers, and is one of three things:
 
-* *closed*: the lane runs, and failures in a row are counted. Any answer, also a refusal, ends the
-  row. ``FAILURES`` of them over at least ``SPAN_SECONDS`` open the breaker: ten, since a few
-  errors in a row come by chance where every third attempt fails (one in 59,000 rows of ten), and
+* *closed*: the lane runs, and the different deliveries that failed in a row are counted, each of
+  them once: one that fails whenever it is attempted, since its record is odd or a plugin has a
+  bug, tells nothing of the destination. Any answer, also a refusal, ends the row. ``FAILURES`` of
+  them over at least ``SPAN_SECONDS`` open the breaker: ten, since a few errors in a row come by
+  chance where every third attempt fails (one in 59,000 rows of ten), and
   three seconds, since a destination that is being restarted is back by then, and the deliveries
   that failed meanwhile are due again in a few seconds anyway. In doubt, when there were as many
   failures in less time, each worker waits for the rest of it and then attempts one: a destination
@@ -20,7 +22,8 @@ Times are milliseconds of the server's clock. ``random`` returns numbers from 0 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from binascii import crc32
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -43,8 +46,9 @@ PROBING_SECONDS = 10.0
 class Breaker:
     """The breaker of a lane at one moment.
 
-    ``failures`` in a row, the first of them noted at ``since_ms``; ``probes`` that failed since
-    the breaker opened. While it is open nobody probes before ``until_ms``, while it is half-open
+    ``failures``: how many deliveries failed in a row, the first noted at ``since_ms``; by
+    ``marks`` the first ten are known again while it is closed. ``probes`` that failed since the
+    breaker opened. While it is open nobody probes before ``until_ms``, while it is half-open
     nobody but ``prober``.
     """
 
@@ -54,6 +58,7 @@ class Breaker:
     probes: int = 0
     until_ms: int = 0
     prober: str = ""
+    marks: tuple[str, ...] = ()
 
     @property
     def is_closed(self) -> bool:
@@ -70,7 +75,9 @@ class Breaker:
         if self == CLOSED:
             return ""
         numbers = (self.failures, self.since_ms, self.probes, self.until_ms)
-        return " ".join((self.state, *map(str, numbers), self.prober))
+        # What is closed has no prober: earlier releases read the marks as one that is idle.
+        last = ",".join(self.marks) if self.is_closed else self.prober
+        return " ".join((self.state, *map(str, numbers), last))
 
     @classmethod
     def decode(cls, text: str) -> Breaker:
@@ -81,6 +88,9 @@ class Breaker:
         state = next((one for one in states if one == words[0]), closed)
         numbers = (int(one) if one.isdecimal() and len(one) < 19 else 0 for one in words[1:5])
         failures, since_ms, probes, until_ms = numbers
+        if state == "closed":
+            marks = tuple(filter(None, words[5].split(",")))[:FAILURES]
+            return cls(state, failures, since_ms, probes, until_ms, "", marks)
         return cls(state, failures, since_ms, probes, until_ms, words[5])
 
 
@@ -91,16 +101,26 @@ CLOSED = Breaker()
 # --- what happens to it ------------------------------------------------------------------
 
 
-def failed(breaker: Breaker, failures: int, now_ms: int, random: Callable[[], float]) -> Breaker:
-    """After so many attempts in a row were not answered. Those that were under way when the
-    breaker opened change nothing any more."""
-    if not breaker.is_closed or failures <= 0:
+def failed(
+    breaker: Breaker, keys: Iterable[str], now_ms: int, random: Callable[[], float]
+) -> Breaker:
+    """After attempts of the deliveries of these keys were not answered, and none was in between.
+    Those that were under way when the breaker opened change nothing any more."""
+    marks = dict.fromkeys(map(_mark, keys))
+    if not breaker.is_closed or not marks:
         return breaker
     since_ms = min(breaker.since_ms, now_ms) if breaker.failures else now_ms
-    count = breaker.failures + failures
+    new = [mark for mark in marks if mark not in breaker.marks]
+    count = breaker.failures + len(new)
     if count < FAILURES or now_ms - since_ms < SPAN_SECONDS * 1000:
-        return Breaker("closed", count, since_ms)
+        known = (*breaker.marks, *new)[:FAILURES]
+        return Breaker("closed", count, since_ms, marks=known)
     return Breaker("open", count, since_ms, 0, now_ms + rest_ms(0, random))
+
+
+def _mark(key: str) -> str:
+    """What is short enough to be kept. Of ten, two are alike once in a hundred million rows."""
+    return f"{crc32(key.encode('utf-8', 'surrogatepass')):x}"
 
 
 def probe_failed(

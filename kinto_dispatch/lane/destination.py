@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random as _random
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
@@ -26,6 +27,10 @@ logger = logging.getLogger(__name__)
 
 AGAIN_SECONDS = 0.05
 """After another worker was quicker."""
+
+PASS_OVER_SECONDS = 1.0
+"""How long retries are passed over to find a delivery to probe with that did not fail before: some
+hundred of them. Each takes a token of a rate limit, so a slow one leaves no choice."""
 
 _decode = msgspec.json.Decoder(AttemptRecord).decode
 
@@ -50,9 +55,11 @@ class Destination:
         self._worker = worker
         self._random = random
         self._answered = False
-        self._failures = 0
+        self._failed: set[str] = set()
         self._probe_failed = False
         self._last_failure: Settlement | None = None
+        self._passed: set[str] = set()
+        self._passes_until = 0.0
         self.probe = ""
         """The id of the claim that is attempted as a probe, if there is one."""
         self.is_trusted = True
@@ -93,9 +100,24 @@ class Destination:
         return 0.0
 
     def takes(self, claims: Sequence[Claim]) -> None:
-        """One of these, if there is any, is the probe."""
-        if claims:
-            self.probe = claims[0].id
+        """One of these is the probe, if any is fit to be; the others may not be attempted, and
+        their places in the lane are behind what is there."""
+        for claim in claims:
+            if not self._passes_over(claim):
+                self.probe = claim.id
+                self._passed.clear()
+                return
+
+    def _passes_over(self, claim: Claim) -> bool:
+        """Whether to look for a better probe. What has failed before may do so for a reason of
+        its own, however well the destination is: first what is new, if the lane has anything."""
+        now = time.monotonic()
+        if not self._passed:
+            self._passes_until = now + PASS_OVER_SECONDS
+        if claim.attempt == 1 or claim.key in self._passed or now > self._passes_until:
+            return False
+        self._passed.add(claim.key)
+        return True
 
     async def leave(self) -> None:
         """Let others probe, since this worker ends."""
@@ -117,9 +139,10 @@ class Destination:
                 self.probe = ""
             match settlement.fate:
                 case Done() | Dead(answered=True):
-                    self._answered, self._failures = True, 0
+                    self._answered = True
+                    self._failed.clear()
                 case Later() | Dead(answered=False):
-                    self._failures += 1
+                    self._failed.add(settlement.claim.key)
                     self._probe_failed |= is_probe
                     self._last_failure = settlement
 
@@ -127,7 +150,7 @@ class Destination:
     def has_news(self) -> bool:
         """Whether something was learned that other workers have to know."""
         # To a breaker that is closed, an answer was told in the call that settled it.
-        return bool(self._failures) or (self._answered and self._breaker != CLOSED)
+        return bool(self._failed) or (self._answered and self._breaker != CLOSED)
 
     async def share(self) -> None:
         """Let the breaker follow from what was learned, and say in the log if it moves."""
@@ -139,14 +162,15 @@ class Destination:
                 self._see(after)
                 self._say(before, after, wait_seconds(after, now_ms))
                 break
-        self._answered, self._failures, self._probe_failed = False, 0, False
+        self._answered, self._probe_failed = False, False
+        self._failed.clear()
 
     def _follow(self, breaker: Breaker, now_ms: int) -> Breaker:
         if self._answered and not breaker.is_closed:
             breaker = CLOSED
         if self._probe_failed:
             breaker = probe_failed(breaker, self._worker, now_ms, self._random)
-        return failed(breaker, self._failures, now_ms, self._random)
+        return failed(breaker, self._failed, now_ms, self._random)
 
     async def _move(self, before: str, after: Breaker) -> bool:
         if not await self._queue.move_breaker(self._lane, before, after.encode()):

@@ -38,12 +38,14 @@ def there(queue: StreamsQueue) -> Destination:
     return Destination("ops", queue, "there", random=lambda: 0.0)
 
 
-def claim(entry_id: str = "1-0") -> Claim:
-    return Claim("ops", entry_id, "here", 1, "k", b"", 1)
+def claim(entry_id: str = "1-0", key: str = "k", attempt: int = 1) -> Claim:
+    return Claim("ops", entry_id, "here", 1, key, b"", attempt)
 
 
 def ended(fate: Fate, count: int = 1, entry_id: str = "1-0") -> list[Settlement]:
-    return [Settlement(claim(entry_id), fate, RECORD)] * count
+    """So many different deliveries ended like this."""
+    keys = (f"{entry_id}:{fate}:{number}" for number in range(count))
+    return [Settlement(claim(entry_id, key), fate, RECORD) for key in keys]
 
 
 async def breaker(queue: StreamsQueue) -> Breaker:
@@ -80,6 +82,51 @@ async def test_failures_in_a_row_are_counted_together(
     assert (await breaker(queue)).failures == 5
     assert here.is_trusted
     assert there.is_trusted
+
+
+async def test_a_retry_that_fails_again_is_counted_once(
+    queue: StreamsQueue, here: Destination, there: Destination
+) -> None:
+    """By all workers together: one bad delivery closes nobody's way."""
+    for worker in (here, there, here):
+        for entry_id in ("1-0", "2-0"):
+            worker.learn([Settlement(claim(entry_id, "bad"), FAILURE, RECORD)])
+            await worker.share()
+    assert (await breaker(queue)).failures == 1
+    there.learn(ended(FAILURE))
+    await there.share()
+    assert (await breaker(queue)).failures == 2
+
+
+async def test_what_is_new_is_probed_with_rather_than_a_retry(
+    queue: StreamsQueue, here: Destination
+) -> None:
+    """What failed before may fail for a reason of its own. Where all did, and each was looked
+    at, the first one has to do."""
+    await put_open(queue)
+    assert await here.ask_to_probe() == 0
+    here.takes([claim("1-0", "bad", 2)])
+    here.takes([claim("2-0", "worse", 3)])
+    assert here.probe == ""
+    here.takes([claim("3-0", "new", 1)])
+    assert here.probe == "3-0"
+    assert not here.may_attempt(claim("1-0"))
+    here.learn([Settlement(claim("3-0", "new"), FAILURE, RECORD)])
+    for entry_id, key in (("4-0", "bad"), ("5-0", "worse")):
+        here.takes([claim(entry_id, key, 2)])
+        assert here.probe == ""
+    here.takes([claim("6-0", "bad", 2)])
+    assert here.probe == "6-0"
+
+
+async def test_a_better_probe_is_not_looked_for_for_ever(
+    here: Destination, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a lane with thousands of retries, or where a rate limit gives out one at a time."""
+    monkeypatch.setattr("kinto_dispatch.lane.destination.PASS_OVER_SECONDS", 0.0)
+    here.takes([claim("1-0", "bad", 2)])
+    here.takes([claim("2-0", "worse", 2)])
+    assert here.probe == "2-0"
 
 
 @pytest.mark.parametrize("answer", [ANSWER, Dead("refused", "", answered=True)])

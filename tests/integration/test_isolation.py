@@ -42,6 +42,8 @@ async def on_event_async(event, channel, delivery):
         await asyncio.sleep(0.002)
         return
     begun.append((asyncio.get_running_loop().time(), delivery.key, delivery.attempt))
+    if delivery.key.startswith("odd"):
+        raise KeyError("title")
     if state == "refuses":
         raise ConnectionRefusedError("nobody listens there")
     if state == "hangs":
@@ -181,6 +183,40 @@ async def test_a_dead_destination_is_nobody_elses_business(
     await site.breaker_is("closed")
     records = await site.records("dead")
     assert max(one["attempt"] for one in records) <= 3
+
+
+async def test_deliveries_that_always_fail_close_nobodys_way(site: Site) -> None:
+    """A plugin that has a bug with some records fails however often it is asked, but the
+    destination is well: the breaker counts each delivery once, and the others are delivered at
+    their first attempt."""
+    _, now_ms = await site.queue.breaker("dead")
+    long_ago = replace(CLOSED, failures=1, since_ms=now_ms - 60_000)
+    assert await site.queue.move_breaker("dead", "", long_ago.encode())
+    await site.enqueue("dead", keys("odd", 3))
+    site.start(["dead"], retry_delays_seconds=0.01, max_attempts=1000)
+
+    async def is_tried() -> bool:
+        return len(destination().begun) >= 5 * FAILURES
+
+    await eventually_async(is_tried, "many attempts in vain", 60)
+    await site.breaker_is("closed")
+    await site.enqueue("dead", keys("even", 20))
+    await site.has_delivered("dead", 20)
+    attempts = [attempt for _, key, attempt in destination().begun if key.startswith("even")]
+    assert attempts == [1] * 20
+
+
+async def test_a_probe_is_rather_new_than_a_retry(site: Site) -> None:
+    """What failed before and stands in front may fail again for its own reason, and then what is
+    new would wait for a longer rest, though the destination is back."""
+    await site.make_due(keys("odd", 5))
+    assert (await site.queue.promote("dead", 100))[0] == 5
+    await site.enqueue("dead", keys("even", 5))
+    await site.open_breaker()
+    site.start(["dead"])
+    await site.has_delivered("dead", 5)
+    assert destination().begun[0][1] == "even0"
+    await site.breaker_is("closed")
 
 
 async def test_an_open_breaker_spends_no_attempts(site: Site) -> None:
