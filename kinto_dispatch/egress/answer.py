@@ -34,6 +34,11 @@ class HttpAnswer:
     headers: Mapping[str, str]
     text: str | None
 
+    @property
+    def retry_after(self) -> float | None:
+        """The seconds that the destination asks for, at most a day, if it does."""
+        return retry_after(self.headers)
+
     def told(self, redact: Callable[[str], str]) -> str:
         """The status and the beginning of the text, on one line, as ``redact`` leaves it."""
         # A secret that is cut in half would not be recognised any more; hence the order.
@@ -47,7 +52,7 @@ class HttpAnswer:
         if 200 <= self.status < 300:
             return Delivered(told)
         if self.status in PASSING or self.status >= 500:
-            return Retry(told, retry_after(self.headers))
+            return Retry(told, self.retry_after)
         return Rejected(told)
 
 

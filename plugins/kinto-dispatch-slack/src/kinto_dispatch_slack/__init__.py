@@ -96,10 +96,10 @@ class SlackChannel:
         message = channel.render(event)
         shown = () if message.has_template else blocks(message.subject, event)
         body = payload(message, shown, self._conversation)
-        uri = subject_of(event)
+        seconds, uri = delivery.timeout_seconds, subject_of(event)
         if self._threads is not None and uri is not None:
-            return await self._threads.send(body, uri, channel, delivery.timeout_seconds)
-        return (await self._client.send(body, delivery.timeout_seconds)).outcome
+            return await self._threads.send(body, channel, seconds, uri)
+        return (await self._client.send(body, channel, seconds)).outcome
 
     async def close(self) -> None:
         """Give back the connections."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kinto_dispatch import Delivered, Outcome, Rejected, Retry
+from kinto_dispatch import Delivered, HttpAnswer, Outcome, Rejected, Retry
 
 
 LONGEST_ANSWER = 300
@@ -51,32 +51,30 @@ class Posted:
     is_threadless: bool = False
 
 
-def judge(status: int, headers: Mapping[str, str], text: str) -> Posted:
+def judge(answer: HttpAnswer, redact: Callable[[str], str]) -> Posted:
     """For what a webhook answered."""
-    shown = f"{status} {' '.join(text.split())[:LONGEST_ANSWER]}".strip()
-    if 200 <= status < 300:
-        return Posted(Delivered(shown))
-    if status in (408, 429) or status >= 500:
-        return Posted(Retry(shown, retry_after(headers)))
-    return Posted(Rejected(_advise(shown)))
+    outcome = answer.outcome(redact)
+    if isinstance(outcome, Rejected):
+        outcome = Rejected(_advise(outcome.reason))
+    return Posted(outcome)
 
 
-def judge_bot(
-    status: int, headers: Mapping[str, str], text: str, thread: str | None = None
-) -> Posted:
+def judge_bot(answer: HttpAnswer, redact: Callable[[str], str], thread: str | None) -> Posted:
     """For what the API answered to a message for this ``thread``. It says 200 to everything that
     it understands."""
-    if status != 200:
-        return judge(status, headers, text)
+    if answer.status != 200:
+        return judge(answer, redact)
+    if answer.text is None:
+        return Posted(Retry("an answer without its end"))
     try:
-        said = json.loads(text)
-        error = None if said["ok"] is True else str(said["error"])[:LONGEST_ANSWER]
+        said = json.loads(answer.text)
+        error = None if said["ok"] is True else redact(str(said["error"]))[:LONGEST_ANSWER]
     except (ValueError, TypeError, KeyError, RecursionError):
         return Posted(Retry("an answer that is not from Slack; see api_url"))
     if error is None:
         return _posted(said, thread)
     if PASSING.fullmatch(error):
-        return Posted(Retry(error, retry_after(headers)))
+        return Posted(Retry(error, answer.retry_after))
     if thread and THREADLESS.fullmatch(error):
         return Posted(Retry(error), is_threadless=True)
     return Posted(Rejected(_advise(error)))
@@ -97,9 +95,3 @@ def _advise(error: str) -> str:
     """What Slack said, with what to do about it where we know."""
     advice = ADVICE.get(error.rpartition(" ")[2])
     return f"{error}: {advice}" if advice else error
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """The seconds that Slack asks for, if it does."""
-    found = {name.lower(): value for name, value in headers.items()}.get("retry-after", "")
-    return float(found) if found.isdecimal() else None

@@ -30,19 +30,19 @@ class Threads:
         self._opening: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def send(
-        self, payload: Mapping[str, Any], uri: str, channel: Channel, seconds: float
+        self, payload: Mapping[str, Any], channel: Channel, seconds: float, uri: str
     ) -> Outcome:
-        """As ``SlackClient.send``, to the thread of the object; each message has ``seconds``."""
+        """As ``SlackClient.send``, to the thread of the object."""
         key = f"thread in {self._conversation} of {uri}"
         known = await channel.recall(key)
         if known is not None:
-            posted = await self._client.send(payload, seconds, known)
+            posted = await self._client.send(payload, channel, seconds, known)
             if not posted.is_threadless:
                 return await _keep(channel, key, posted)
         async with self._opening.setdefault(key, asyncio.Lock()):
             opened = await channel.recall(key)
             thread = None if opened == known else opened
-            posted = await self._client.send(payload, seconds, thread)
+            posted = await self._client.send(payload, channel, seconds, thread)
             return await _keep(channel, key, posted)
 
 
