@@ -18,8 +18,7 @@ from pydantic import (
 from kinto_dispatch import Channel, Delivery, EgressGuard, Event, Outcome, hookimpl
 from kinto_dispatch_slack.blocks import blocks
 from kinto_dispatch_slack.client import SlackClient
-from kinto_dispatch_slack.message import payload
-from kinto_dispatch_slack.threads import Threads, subject_of
+from kinto_dispatch_slack.message import object_of, payload
 
 
 __all__ = ["SlackChannel", "SlackSettings"]
@@ -81,14 +80,12 @@ class SlackChannel:
     def __init__(self, settings: SlackSettings) -> None:
         guard = EgressGuard(settings.allow_hosts, settings.allow_networks)
         self._conversation = settings.conversation
-        self._threads: Threads | None = None
+        self._has_threads = settings.threads and settings.token is not None
         if settings.webhook_url is not None:
             self._client = SlackClient(guard, settings.webhook_url.get_secret_value())
         elif settings.token is not None:
             url = f"{settings.api_url.rstrip('/')}/chat.postMessage"
             self._client = SlackClient(guard, url, settings.token.get_secret_value())
-            if settings.threads and settings.conversation is not None:
-                self._threads = Threads(self._client, settings.conversation)
 
     @hookimpl
     async def on_event_async(self, event: Event, channel: Channel, delivery: Delivery) -> Outcome:
@@ -96,10 +93,8 @@ class SlackChannel:
         message = channel.render(event)
         shown = () if message.has_template else blocks(message.subject, event)
         body = payload(message, shown, self._conversation)
-        seconds, uri = delivery.timeout_seconds, subject_of(event)
-        if self._threads is not None and uri is not None:
-            return await self._threads.send(body, channel, seconds, uri)
-        return (await self._client.send(body, channel, seconds)).outcome
+        about = object_of(event) if self._has_threads else None
+        return await self._client.send(body, channel, delivery.timeout_seconds, about)
 
     async def close(self) -> None:
         """Give back the connections."""

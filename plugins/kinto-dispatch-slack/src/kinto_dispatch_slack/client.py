@@ -1,13 +1,15 @@
-"""Talks to Slack, through an incoming webhook or as a bot."""
+"""Talks to Slack, through an incoming webhook or as a bot, which has a thread for each object."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakValueDictionary
 
-from kinto_dispatch import Channel, EgressGuard, HttpAnswer, HttpClient
+from kinto_dispatch import Channel, EgressGuard, HttpAnswer, HttpClient, Outcome
 from kinto_dispatch_slack.answer import Posted, judge, judge_bot
 
 
@@ -25,17 +27,39 @@ class SlackClient:
         # What the API says stands in the text. Of a webhook the status is enough.
         seconds = {"text_seconds": math.inf} if self._is_bot else {}
         self._client = HttpClient(guard, url, headers, **seconds)
+        # Deliveries that run at a time must not each open a thread. Of several workers they may.
+        self._opening: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def send(
+        self, payload: Mapping[str, Any], channel: Channel, seconds: float, about: str | None
+    ) -> Outcome:
+        """Say what came of the message after ``seconds``: 429, 5xx and no answer are ``Retry``,
+        after the time that Slack asks for; everything else it refuses ``Rejected``.
+
+        ``about`` is the uri of the object whose thread it goes to. The first message opens it,
+        and where it is gone the next one does, with as many seconds for itself.
+        """
+        if about is None:
+            return (await self._post(payload, channel, seconds)).outcome
+        key = f"thread in {payload['channel']} of {about}"
+        known = await channel.recall(key)
+        if known is not None:
+            posted = await self._post(payload, channel, seconds, known)
+            if not posted.is_threadless:
+                return await _keep(channel, key, posted)
+        async with self._opening.setdefault(key, asyncio.Lock()):
+            opened = await channel.recall(key)
+            thread = None if opened == known else opened
+            posted = await self._post(payload, channel, seconds, thread)
+            return await _keep(channel, key, posted)
+
+    async def _post(
         self,
         payload: Mapping[str, Any],
         channel: Channel,
         seconds: float,
         thread: str | None = None,
     ) -> Posted:
-        """Say what came of the message after at most ``seconds``, with ``thread`` as a reply
-        there. 429, 5xx and no answer are ``Retry``, after the time that Slack asks for;
-        everything else it refuses ``Rejected``."""
         body = {**payload, **({"thread_ts": thread} if thread else {})}
         answer = await self._client.post(json.dumps(body).encode("ascii"), seconds=seconds)
         if not isinstance(answer, HttpAnswer):
@@ -47,3 +71,10 @@ class SlackClient:
     async def close(self) -> None:
         """Close the connections of this loop."""
         await self._client.close()
+
+
+async def _keep(channel: Channel, key: str, posted: Posted) -> Outcome:
+    """Where the thread is. Also where nothing is new, so that what is in use is not forgotten."""
+    if posted.thread is not None:
+        await channel.remember(key, posted.thread)
+    return posted.outcome

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from kinto_dispatch import Message
+from kinto_dispatch import Event, Message
 
 
 LONGEST_TEXT = 40_000
@@ -31,6 +31,12 @@ def payload(
         "unfurl_links": False,
         "unfurl_media": False,
     }
+
+
+def object_of(event: Event) -> str | None:
+    """The uri of the one object that all changes are of; ``None`` where they are of several."""
+    uris = {change.uri for change in event.changes}
+    return uris.pop() if len(uris) == 1 else None
 
 
 def escape(text: str, longest: int) -> str:
