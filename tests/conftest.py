@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 import psutil
 import pytest
 import requests
+from hypothesis import settings as hypothesis_settings
 
 from kinto_dispatch.event import Event
 from kinto_dispatch.queue import open_queue
@@ -26,6 +27,10 @@ from kinto_dispatch.testing.kinto import LocalKinto
 from kinto_dispatch.testing.waiting import eventually
 from kinto_dispatch.testing.worker import LocalWorker
 
+
+# How long one example takes depends on who else uses the machine; bounds are tested as bounds.
+hypothesis_settings.register_profile("unhurried", deadline=None)
+hypothesis_settings.load_profile("unhurried")
 
 T = TypeVar("T")
 

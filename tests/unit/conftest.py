@@ -8,12 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import pytest
-from hypothesis import settings
 
-
-# How long one example takes depends on who else uses the machine; bounds are tested as bounds.
-settings.register_profile("unhurried", deadline=None)
-settings.load_profile("unhurried")
 
 T = TypeVar("T")
 

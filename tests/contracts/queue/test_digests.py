@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from kinto_dispatch.queue.protocol import (
     START_OF_LOG,
@@ -244,3 +249,93 @@ async def test_a_digest_passes_where_memory_is_full(
     finally:
         server.config_set("maxmemory", 0)
     assert found[0].body.count(b"\x1e") == 20
+
+
+# --- whatever happens in whatever order --------------------------------------------------
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("route"), st.sampled_from("ab"), st.integers(1, 4)),
+        st.tuples(st.sampled_from(["promote", "fetch", "release", "reclaim"])),
+        st.tuples(st.just("settle"), st.sampled_from(["done", "later", "dead"])),
+    ),
+    max_size=40,
+)
+
+
+class History:
+    """A lane that collects, what is held of it, and everything that came out of it."""
+
+    def __init__(self, queue: StreamsQueue, digesting: Digesting) -> None:
+        self._queue = queue
+        self._digesting = digesting
+        self._held: list[Claim] = []
+        self.routed: list[str] = []
+        self.ended: list[list[str]] = []
+
+    async def route(self, digest: str, count: int) -> None:
+        """Deliveries ``a0``, ``a1``... or ``b7``, ``b8``..., each about the next version."""
+        first = len(self.routed)
+        keys = [f"{digest}{number}" for number in range(first, first + count)]
+        self.routed += keys
+        await collect(self._queue, self._digesting, *keys, digest=digest)
+
+    async def promote(self) -> int:
+        return (await self._queue.promote("ops", 3))[0]
+
+    async def fetch(self) -> bool:
+        found = await self._queue.fetch("ops", "a", 2, 0)
+        self._held += found
+        return bool(found)
+
+    async def reclaim(self) -> None:
+        """Another takes over what is held; what the one before does then is stale."""
+        for claim in await self._queue.reclaim("ops", "b", 0.0, 99):
+            self._held = [one for one in self._held if one.id != claim.id] + [claim]
+
+    async def release(self) -> None:
+        held, self._held = self._held, []
+        await self._queue.release("ops", held)
+
+    async def settle(self, how: str = "done") -> None:
+        fates = {"done": Done(), "later": Later(0.0, 2), "dead": Dead("refused", "no")}
+        for claim in self._held[:1]:
+            self._held.remove(claim)
+            if await settle(self._queue, claim, fates[how]) and how != "later":
+                self.ended.append([text.strip() for text in claim.body.decode().split("\x1e")])
+
+    async def end(self) -> None:
+        """Deliver everything that is left."""
+        while self._held or await self.fetch() or await self.promote():
+            await self.settle()
+
+
+@pytest.mark.parametrize("only_latest", [False, True])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS)
+def test_nothing_is_lost_repeated_or_overtaken(
+    queue_url: str, only_latest: bool, steps: list[tuple[Any, ...]]
+) -> None:
+    """In whatever order things happen, each delivery ends once, by itself, within a digest, or
+    skipped for a newer one, and those of one digest in the order in which they came."""
+
+    async def play() -> None:
+        queue = StreamsQueue(lambda: queue_url, f"kd-{uuid.uuid4()}", ("ops",))
+        try:
+            history = History(queue, Digesting(0.0, only_latest=only_latest))
+            for verb, *arguments in steps:
+                await getattr(history, verb)(*arguments)
+            await history.end()
+            ended = [key for keys in history.ended for key in keys if key]
+            skipped = [key for key, outcome, _ in await notes(queue) if outcome == "skipped"]
+            assert sorted([*ended, *skipped]) == sorted(history.routed)
+            for digest in "ab":
+                numbers = [int(key[1:]) for key in ended if key[0] == digest]
+                assert numbers == sorted(numbers)
+            assert skipped == [] or only_latest
+            assert await collecting(queue) == 0
+        finally:
+            await queue.close()
+
+    asyncio.run(play())
