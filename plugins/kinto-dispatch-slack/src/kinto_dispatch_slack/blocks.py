@@ -12,6 +12,15 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
+from slack_sdk.models.blocks import (
+    Block,
+    ContextBlock,
+    HeaderBlock,
+    MarkdownTextObject,
+    PlainTextObject,
+    SectionBlock,
+)
+
 from kinto_dispatch import Change, Event
 from kinto_dispatch_slack.message import escape
 
@@ -19,8 +28,8 @@ from kinto_dispatch_slack.message import escape
 MOST_CHANGES = 10
 """Slack takes 50 blocks; a change has two."""
 
-LONGEST_HEADER = 150
-LONGEST_SECTION = 3000
+LONGEST_HEADER: int = HeaderBlock.text_max_length
+LONGEST_SECTION: int = SectionBlock.text_max_length
 LONGEST_SECTIONS = 6000
 """Characters of all sections: Slack refuses some 12,000 for a message, its JSON included."""
 
@@ -39,13 +48,16 @@ def blocks(subject: str, event: Event) -> list[dict[str, Any]]:
     """The ``subject`` as header, each change with its fields and a link, then by whom and when."""
     shown = event.changes[:MOST_CHANGES]
     longest = min(LONGEST_SECTION, LONGEST_SECTIONS // max(1, len(shown)))
-    found = [{"type": "header", "text": _plain(subject, LONGEST_HEADER)}] if subject else []
+    found: list[Block] = [HeaderBlock(text=_plain(subject, LONGEST_HEADER))] if subject else []
     for change in shown:
         text = "\n".join([_brief(change.uri, longest), *_fields(change)])
-        found.append({"type": "section", "text": _plain(text, longest)})
+        found.append(SectionBlock(text=_plain(text, longest)))
         if change.new is not None and (url := link(event.root_url, change.uri)):
-            found.append(_context({"type": "mrkdwn", "text": f"<{url}>", "verbatim": True}))
-    return [*found, _context(_plain(_foot(event), LONGEST_SECTION))]
+            found.append(
+                ContextBlock(elements=[MarkdownTextObject(text=f"<{url}>", verbatim=True)])
+            )
+    found.append(ContextBlock(elements=[_plain(_foot(event), LONGEST_SECTION)]))
+    return [block.to_dict() for block in found]
 
 
 def link(root_url: str, uri: str) -> str | None:
@@ -89,12 +101,8 @@ def _time(timestamp: int) -> str:
         return str(timestamp)[:LONGEST_VALUE]
 
 
-def _plain(text: str, longest: int) -> dict[str, Any]:
-    return {"type": "plain_text", "text": escape(text, longest) or "–", "emoji": False}
-
-
-def _context(element: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "context", "elements": [element]}
+def _plain(text: str, longest: int) -> PlainTextObject:
+    return PlainTextObject(text=escape(text, longest) or "–", emoji=False)
 
 
 def _brief(text: str, longest: int = LONGEST_VALUE) -> str:
