@@ -22,9 +22,14 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """Refused for good: a dead letter of kind ``refused``, without more attempts."""
+    """Refused for good: a dead letter of kind ``refused``, without more attempts.
+
+    With ``pause`` the destination wants nothing else either: an async channel is paused, and what
+    waits for it stays in its lane until somebody resumes it.
+    """
 
     reason: str
+    pause: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,9 +52,9 @@ def judge(result: Any, claim: Claim, channel: Channel) -> tuple[Fate, str, str |
         case Retry(reason, after):
             told = _told(reason, channel)
             return _again(claim, channel, "refused", told, after), "retry", told
-        case Rejected(reason):
+        case Rejected(reason, pause):
             told = _told(reason, channel)
-            return Dead("refused", told, answered=True), "rejected", told
+            return Dead("refused", told, answered=True, pause=bool(pause)), "rejected", told
         case Poison(reason):
             told = _told(reason, channel)
             return Dead("poison", told), "poison", told

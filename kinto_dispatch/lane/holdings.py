@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from kinto_dispatch.queue.protocol import Claim, Queue, Settlement
+from kinto_dispatch.queue.protocol import Claim, Dead, Queue, Settlement
 
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,9 @@ class Holdings:
         self._lost: set[str] = set()
         self._unsettled: deque[Settlement] = deque()
         self._asked_at: dict[str, float] = {}
+        self.final: Dead | None = None
+        """Set where the destination wants nothing else either. Until whoever began attempts has
+        given back the others, and set it to ``None``, no attempt may begin."""
 
     def __len__(self) -> int:
         return len(self._claims)
@@ -98,9 +101,17 @@ class Holdings:
     def add(self, settlement: Settlement) -> None:
         """Keep a settlement for ``settle``."""
         self._unsettled.append(settlement)
+        if isinstance(settlement.fate, Dead) and settlement.fate.pause:
+            self.final = self.final or settlement.fate
 
     async def settle(self) -> Sequence[Settlement]:
-        """Settle what was added first, at most ``SETTLE_BATCH``; those of them that counted."""
+        """Settle what was added first, at most ``SETTLE_BATCH``; those of them that counted.
+
+        Where there is a ``final`` one the lane is paused before, so that whoever dies between has
+        paused it.
+        """
+        if self.final is not None:
+            await self._pause(self.final)
         batch = [
             replace(settlement, claim=self._claims.get(settlement.claim.id, settlement.claim))
             for settlement in itertools.islice(self._unsettled, SETTLE_BATCH)
@@ -113,6 +124,13 @@ class Holdings:
                 key = settlement.claim.key
                 logger.warning("delivery.stale key=%s: settled elsewhere meanwhile", key)
         return list(itertools.compress(batch, counted))
+
+    async def _pause(self, final: Dead) -> None:
+        (status,) = await self._queue.status([self._lane])
+        if not status.paused:
+            await self._queue.pause(self._lane, True)
+            text = "channel.paused channel=%s reason=%r: go on with: kinto-dispatch resume %s"
+            logger.warning(text, self._lane, final.reason, self._lane)
 
     async def give_back(self, claims: Sequence[Claim]) -> None:
         """Let others have these, unattempted."""

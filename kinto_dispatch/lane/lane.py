@@ -216,7 +216,7 @@ class Lane:
 
     def _start(self) -> None:
         """Attempt what waits, as far as there are slots, and never what may be somebody else's."""
-        if self._stopping.is_set():
+        if self._stopping.is_set() or self._holdings.final is not None:
             return
         slots, waiting = self._slots.open(len(self._running)), self._waiting
         while waiting and self._holdings.is_sure(waiting[0]):
@@ -275,16 +275,30 @@ class Lane:
         while True:
             await self._to_settle.wait()
             self._to_settle.clear()
-            while self._holdings.has_unsettled or self._destination.has_news:
+            while self._has_to_tell():
                 await self._ask(self._settle_some, "settling", self._drain_patience)
                 self._changed.set()
 
+    def _has_to_tell(self) -> bool:
+        holdings = self._holdings
+        return holdings.has_unsettled or holdings.final is not None or self._destination.has_news
+
     async def _settle_some(self) -> bool:
+        final = self._holdings.final
         if self._holdings.has_unsettled:
             self._destination.learn(await self._holdings.settle())
+        if final is not None:
+            await self._give_back_unbegun()
+            self._holdings.final = None
         await self._destination.share()
         self._start()
         return True
+
+    async def _give_back_unbegun(self) -> None:
+        """The lane was paused: what was claimed and did not begin waits there, too."""
+        while unbegun := list(self._waiting):
+            await self._holdings.give_back(unbegun)
+            self._waiting = deque(one for one in self._waiting if one.id in self._holdings)
 
     # --- keep alive ----------------------------------------------------------------------
 

@@ -110,12 +110,14 @@ class Dead:
     """Leave the lane for the channel's dead letters.
 
     ``answered`` tells whether the destination had a part in it, as ``Done`` and ``Later`` do by
-    what they are; ``None`` where it was not asked.
+    what they are; ``None`` where it was not asked. With ``pause`` it wants nothing else either:
+    who settles this pauses the lane first.
     """
 
     kind: DeadKind
     reason: str
     answered: bool | None = None
+    pause: bool = False
 
 
 Fate = Done | Later | Dead

@@ -235,6 +235,16 @@ async def becomes(condition: Callable[[], object], what: str, seconds: float = 1
     await eventually_async(holds, what, seconds)
 
 
+async def becomes_status(bench: Bench, **expected: object) -> None:
+    """Wait until the lane is as expected."""
+
+    async def holds() -> bool:
+        status = await bench.status()
+        return {name: getattr(status, name) for name in expected} == expected
+
+    await eventually_async(holds, f"the lane to have {expected}", 20)
+
+
 # --- attempts ------------------------------------------------------------------------------------
 
 
@@ -264,6 +274,39 @@ async def test_each_fate_goes_its_way(bench: Bench) -> None:
     letters = {letter.key: letter for letter in await bench.other.dead_letters("ops")}
     assert letters["0:ops"].reason == "no"
     assert letters["1:ops"].reason == "busy (attempt 3 of 3)"
+
+
+async def test_a_destination_that_wants_no_more_pauses_the_lane(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is attempted after the answer, also of what was claimed by then; what waits stays,
+    and comes once somebody resumes the lane (R20)."""
+    await bench.enqueue("say(Rejected('no more', pause=True))", *["say()"] * 999)
+    bench.run(bench.lane(concurrency=1))
+    await bench.all_settled(1)
+    await becomes_status(bench, waiting=999, in_flight=0, dead=1, paused=True)
+    assert plugin().begun == ["0:ops"]
+    warnings = [one.getMessage() for one in caplog.records if "paused" in one.getMessage()]
+    assert warnings == [
+        "channel.paused channel=ops reason='no more': go on with: kinto-dispatch resume ops"
+    ]
+    await bench.other.pause("ops", False)
+    await bench.all_settled(1000)
+    assert sorted(plugin().begun) == sorted(f"{n}:ops" for n in range(1000))
+
+
+async def test_what_runs_when_the_lane_is_paused_still_ends(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each with its own outcome, and one warning for all who say the same (R20)."""
+    said = ["hold(Rejected('no more', pause=True))"] * 4
+    await bench.enqueue(*said, *["hold()"] * 4, *["say()"] * 100)
+    bench.run(bench.lane(concurrency=8))
+    await becomes(lambda: len(plugin().begun) == 8, "all slots to be taken")
+    plugin().gate.set()
+    await becomes_status(bench, waiting=100, in_flight=0, dead=4, paused=True)
+    assert len(plugin().begun) == 8
+    assert caplog.text.count("channel.paused") == 1
 
 
 async def test_no_more_run_than_there_are_slots(bench: Bench) -> None:

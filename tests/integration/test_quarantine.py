@@ -146,6 +146,7 @@ async def test_what_was_lost_while_it_waited_does_not_begin(
     [
         ("say(None)", Done()),
         ("say(Rejected('no'))", Dead("refused", "no", answered=True)),
+        ("say(Rejected('no', True))", Dead("refused", "no", answered=True, pause=True)),
         ("say(42)", Dead),
         ("say(Retry('busy'))", Later),
         ("call(sys.exit, 3)", Later),

@@ -476,6 +476,7 @@ async def test_a_thread_that_ends_after_the_loop_disturbs_nobody(channel: MakeCh
         (Retry("busy"), 2, Dead("refused", "busy (attempt 2 of 2)", answered=False)),
         (Rejected("no"), 1, Dead("refused", "no", answered=True)),
         (Rejected("no"), 2, Dead("refused", "no", answered=True)),
+        (Rejected("no", pause=True), 1, Dead("refused", "no", answered=True, pause=True)),
         (Broken("raised"), 2, Dead("failed", "raised (attempt 2 of 2)", answered=False)),
         (Broken("raised", final=True), 1, Dead("failed", "raised")),
         (Poison("died"), 1, Dead("poison", "died")),

@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+import redis
 
+from kinto_dispatch.errors import DispatchError
 from kinto_dispatch.lane.holdings import Holdings
-from kinto_dispatch.queue.protocol import Claim, Entry
+from kinto_dispatch.queue.protocol import Claim, Dead, Done, Entry, Settlement
 from kinto_dispatch.queue.streams import StreamsQueue
 
 
@@ -67,3 +69,43 @@ async def test_renewing_one_claim_makes_no_other_sure(
     await renewing
     assert holdings.is_sure(early)
     assert not holdings.is_sure(late)
+
+
+async def test_a_lane_is_paused_before_the_dead_letter_that_asks_for_it(
+    queue: StreamsQueue, holdings: Holdings, queue_url: str
+) -> None:
+    """Whoever dies between the two has paused it, and the delivery comes again after that."""
+    final = await claim(queue, "final")
+    holdings.take([final], asked_at=now())
+    with redis.Redis.from_url(queue_url) as server:
+        server.set("kd:{lane:ops}:attempts", "in the way of settling")
+    holdings.add(Settlement(final, Dead("refused", "no more", True, pause=True), b""))
+    with pytest.raises(DispatchError):
+        await holdings.settle()
+    (status,) = await queue.status([LANE])
+    assert status.paused
+    assert holdings.has_unsettled
+
+
+async def test_the_answer_pauses_the_lane_also_where_somebody_else_settles_the_delivery(
+    queue: StreamsQueue, holdings: Holdings
+) -> None:
+    """It was said, whoever has the delivery now."""
+    final = await claim(queue, "final")
+    holdings.take([final], asked_at=now())
+    (taken,) = await queue.reclaim(LANE, "other", 0.0, 1)
+    assert await queue.settle(LANE, [Settlement(taken, Done(), b"")]) == [True]
+    holdings.add(Settlement(final, Dead("refused", "no more", True, pause=True), b""))
+    assert await holdings.settle() == []
+    (status,) = await queue.status([LANE])
+    assert (status.paused, status.dead) == (True, 0)
+
+
+async def test_another_dead_letter_pauses_nothing(queue: StreamsQueue, holdings: Holdings) -> None:
+    """One delivery was refused, not all."""
+    refused = await claim(queue, "refused")
+    holdings.take([refused], asked_at=now())
+    holdings.add(Settlement(refused, Dead("refused", "no", True), b""))
+    await holdings.settle()
+    (status,) = await queue.status([LANE])
+    assert (status.paused, status.dead) == (False, 1)

@@ -123,6 +123,5 @@ class WebhookChannel:
 def judge(answer: HttpAnswer, channel: Channel) -> Outcome:
     """As Standard Webhooks has it."""
     if answer.status == GONE:
-        told = answer.told(channel.redact)
-        return Rejected(f"{told}; the receiver wants no more: pause the channel or take it away")
+        return Rejected(f"{answer.told(channel.redact)}; the receiver wants no more", pause=True)
     return answer.outcome(channel.redact)
