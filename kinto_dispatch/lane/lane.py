@@ -78,6 +78,8 @@ class Lane:
         self._alone: dict[str, asyncio.Task[None]] = {}
         self._is_away = False
         self._back_at = float("-inf")
+        self.rounds = 0
+        """How often it came round to ask for deliveries, or to wait until it has room for them."""
         self._to_settle = asyncio.Event()
         self._changed = asyncio.Event()
 
@@ -85,6 +87,11 @@ class Lane:
     def in_flight(self) -> int:
         """How many claims are held: waiting for a slot, running, or not yet settled."""
         return len(self._holdings)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it should be asking for deliveries."""
+        return self._wanted() > 0
 
     @property
     def is_stuck(self) -> bool:
@@ -117,6 +124,7 @@ class Lane:
     async def _claim(self) -> None:
         await self._ask(self._look, "claiming")
         while not self._stopping.is_set():
+            self.rounds += 1
             if not self._destination.is_trusted:
                 await self._ask(self._hold_back, "probing")
             elif self._wanted() <= 0:
