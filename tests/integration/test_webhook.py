@@ -71,7 +71,7 @@ def test_what_is_put_off_comes_again_with_the_same_id(
     deploy: Deploy, serve: Callable[[FirstAnswer], Hesitant]
 ) -> None:
     """After 503 and 429 not before Retry-After, in either of its forms; and after 2xx that came
-    after the time-out. Each with a signature of its own (R20, B11)."""
+    after the time-out. Each with a signature of its own (B11) (R20)."""
     answers = {"seconds": in_seconds, "date": at_a_date, "late": too_late}
     receivers = {name: serve(first) for name, first in answers.items()}
     retries = {"retry_delays_seconds": "0.1", "timeout_seconds": "2"}
@@ -98,7 +98,7 @@ def test_what_is_put_off_comes_again_with_the_same_id(
 
 
 def test_a_redirect_is_a_dead_letter(deploy: Deploy, http_sink: LocalHttp) -> None:
-    """And nobody goes where it leads (R20, B5)."""
+    """And nobody goes where it leads (B5) (R20)."""
     with LocalHttp() as elsewhere:
         http_sink.answer(307, headers={"Location": f"{elsewhere.url}/hook"})
         deployment = deploy({"ops": webhook(http_sink)})
