@@ -628,7 +628,7 @@ def _expect_failure(reader: PostgresOutboxReader, failed: list[Exception]) -> No
 
 
 def test_an_error_never_shows_the_password() -> None:
-    """What operators see in logs is safe to be seen."""
+    """What operators see in logs is safe to be seen (B20)."""
     reader = PostgresOutboxReader("postgresql://kinto:s3cret@127.0.0.1:1/kinto")
     with pytest.raises(OutboxUnavailable) as caught:
         reader.take(1)

@@ -164,7 +164,7 @@ def test_the_default_bucket(app: Any, told: list[Event]) -> None:
 
 
 def test_an_account(app: Any, told: list[Event]) -> None:
-    """Accounts are announced, their passwords are not, not even as hashes."""
+    """Accounts are announced, their passwords are not, not even as hashes (B20)."""
     app.authorization = None
     app.put_json("/accounts/bob", {"data": {"password": "s3cr3t"}})
     (event,) = told

@@ -28,7 +28,7 @@ def _quiet() -> Iterator[None]:
 
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 def test_nothing_is_found(target: Target) -> None:
-    """B21, B22, B23: for two seconds, from another seed in no run."""
+    """For two seconds, from another seed in no run (B21, B22, B23)."""
     report = fuzz(target, seconds=2.0, seed=1)
     assert report.finding is None, (report.finding.error, report.finding.data.hex())
     assert report.runs > len(target.seeds)

@@ -126,7 +126,7 @@ def test_a_missing_ini(tmp_path: Path, command: str) -> None:
     ],
 )
 def test_a_plugin_that_is_broken_fails_its_channel(ini: Path, plugin: str, reason: str) -> None:
-    """``check`` says why, and fails; Kinto and the worker start all the same, without it."""
+    """``check`` says why, and fails; Kinto and the worker start all the same, without it (B29)."""
     ini.write_text(ini.read_text().replace("good_plugin", f"{plugin}_plugin"))
     code, said = run(ini, "check")
     assert code == 78, said
@@ -135,7 +135,7 @@ def test_a_plugin_that_is_broken_fails_its_channel(ini: Path, plugin: str, reaso
 
 
 def test_a_queue_that_cannot_be_reached(ini: Path) -> None:
-    """Has an exit code of its own, and its URL without the password."""
+    """Has an exit code of its own, and its URL without the password (B20, B30)."""
     url = "redis://:s3cr3t@127.0.0.1:1/0"
     ini.write_text(ini.read_text() + f"{BASE}queue_url = {url}\n")
     code, said = run(ini, "status")
@@ -150,7 +150,7 @@ def test_a_queue_that_cannot_be_reached(ini: Path) -> None:
 
 def test_what_cannot_be_decoded_holds_up_nothing(deploy: Deploy) -> None:
     """In the log and in a lane: a dead letter with its reason, and what stands behind it arrives
-    (R16)."""
+    (R16) (B21)."""
     deployment = deploy()
     deployment.publish({"id": "before"})
 

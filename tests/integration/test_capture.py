@@ -395,7 +395,7 @@ def test_a_light_patch_of_what_is_deleted_next_is_put_together(world: World) -> 
 
 
 def test_the_hash_of_a_password_stays_in_kinto(new_world: Callable[..., World]) -> None:
-    """Account events say that the password changed, never what its hash is."""
+    """Account events say that the password changed, never what its hash is (B20)."""
     world = new_world(
         kinto__includes="kinto.plugins.accounts",
         kinto__account_create_principals="system.Everyone",

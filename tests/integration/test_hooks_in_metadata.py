@@ -328,7 +328,7 @@ def test_nothing_of_kintos_settings_is_printed(world: World) -> None:
 
 
 def test_answers_go_to_the_sender_and_mails_come_from_us(world: World) -> None:
-    """Who may write a collection cannot write mails in the name of others."""
+    """Who may write a collection cannot write mails in the name of others (B14)."""
     letter = {**LETTER, "sender": "Boss <boss@example.com>", "recipients": ["a@b.org", "a@b.org"]}
     world.put(COLLECTION, **{"kinto-emailer": hooks(letter)})
     (told,) = world.told_to("mail")
@@ -401,7 +401,7 @@ def test_what_a_note_asks_for_in_vain_is_left_empty(memory_world: World) -> None
 
 def test_bad_braces_are_refused_when_written(memory_world: World) -> None:
     """kinto-slack takes them, and then answers 500 to every write in the collection. Those that
-    stand there already spoil neither a write nor another hook."""
+    stand there already spoil neither a write nor another hook (B18)."""
     bad = ("{", "}", "{id", "{}", "{0}", "{uri.x}", "{id!r}", "{id:>9}")
     broken = [{**NOTE, "template": template} for template in bad]
     for hook in broken:

@@ -294,7 +294,7 @@ def test_several_aliases_share_one_dispatcher(ini: Settings, plugin: Write) -> N
 
 
 def test_the_capability_says_nothing_in_confidence(ini: Settings) -> None:
-    """Anybody may read it: what is in use, but no channel, no destination, no queue."""
+    """Anybody may read it: what is in use, but no channel, no destination, no queue (B20)."""
     app = make_app(ini)
     capability = app.get("/").json["capabilities"]["dispatch"]
     assert set(capability) == {"description", "url", "version", "plugins", "subscribable"}

@@ -225,7 +225,7 @@ def test_it_is_listed_with_its_distribution(seen: dict[str, Any]) -> None:
 
 
 def test_its_secret_is_not_shown(seen: dict[str, Any]) -> None:
-    """Neither by the configuration nor by the plugin's own settings."""
+    """Neither by the configuration nor by the plugin's own settings (B20)."""
     assert "c4n4ry" not in seen["shown"]
 
 

@@ -286,7 +286,7 @@ def test_a_burst_does_not_wait_for_a_queue(deploy: Deploy, valkey: LocalValkey) 
 
 def test_hooks_that_hang_hurt_only_themselves(deploy: Deploy) -> None:
     """Each ends with its deadline and is a dead letter at last; another channel does not
-    wait (R17)."""
+    wait (R17) (B29)."""
     limits = {"timeout_seconds": "0.5", "max_attempts": "2", "retry_delays_seconds": "0.1"}
     deployment = deploy(
         {

@@ -90,7 +90,7 @@ def test_durations_for_people(seconds: float | None, text: str) -> None:
 
 @given(st.text())
 def test_nothing_printed_can_command_a_terminal(text: str) -> None:
-    """Whatever somebody sent, it is one line of printable characters."""
+    """Whatever somebody sent, it is one line of printable characters (B24)."""
     assert printable(text).isprintable()
 
 

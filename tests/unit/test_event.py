@@ -48,7 +48,7 @@ def events(draw: st.DrawFn) -> Event:
 @given(events())
 @example(make_event(payload={"n": 2**64, "m": -(2**63) - 1, "half": "\ud800", "nul": "\x00"}))
 def test_an_event_comes_back(event: Event) -> None:
-    """B23: with numbers of any size, half characters and NUL."""
+    """With numbers of any size, half characters and NUL (B23)."""
     assert Event.decode(event.encode()) == event
 
 
@@ -58,7 +58,7 @@ def test_an_event_comes_back(event: Event) -> None:
 @example(b"[" * 100_000)
 @example(b"9" * 5_000)
 def test_whatever_else_is_no_event(body: bytes) -> None:
-    """B22: one error for everything, whose text is short."""
+    """One error for everything, whose text is short (B22)."""
     with pytest.raises(UndecodableEvent) as raised:
         Event.decode(body)
     assert len(str(raised.value)) < 1_000
@@ -66,7 +66,7 @@ def test_whatever_else_is_no_event(body: bytes) -> None:
 
 @given(st.sampled_from(sorted(json.loads(make_event().encode()))), JSON)
 def test_a_field_of_the_wrong_kind_makes_no_event(field: str, value: Any) -> None:
-    """B22: what is not as declared is refused, rather than passed on to a channel."""
+    """What is not as declared is refused, rather than passed on to a channel (B22)."""
     right = json.loads(make_event().encode())
     body = json.dumps({**right, field: value}).encode()
     try:

@@ -104,7 +104,7 @@ def test_kintos_json_has_the_fields() -> None:
 def test_an_attempt_is_one_line(
     formatter: logging.Formatter, event_id: str, channel: str, reason: str
 ) -> None:
-    """B24: line ends, colours, %s and braces in ids and reasons."""
+    """Line ends, colours, %s and braces in ids and reasons (B24)."""
     sink = Sink(formatter)
     record = AttemptRecord(
         event_id=event_id,
@@ -128,7 +128,7 @@ def test_an_attempt_is_one_line(
 def test_no_line_of_ours_is_lost_for_what_is_in_it(
     formatter: logging.Formatter, text: str
 ) -> None:
-    """B24: formatting it a second time changes nothing."""
+    """Formatting it a second time changes nothing (B24)."""
     keep_lines()
     keep_lines()
     sink = Sink(formatter)

@@ -196,7 +196,7 @@ def test_a_nested_class_may_be_named(module: WriteModule) -> None:
 def test_only_what_is_used_is_imported(
     module: WriteModule, distribution: WriteDistribution, site: Path
 ) -> None:
-    """A broken plugin that nobody uses is not even noticed."""
+    """A broken plugin that nobody uses is not even noticed (B29)."""
     broken = module(f"open({str(site / 'imported')!r}, 'w')\nraise SystemExit(1)")
     distribution("test-dispatch", {"test-broken": broken, "test-good": module(HOOKS)})
     assert only_channel("test-good").status == "loaded"
@@ -230,7 +230,7 @@ def test_a_plugin_that_is_not_installed_is_a_mistake(
 def test_advice_names_only_our_own_distributions(
     plugin: str, advice: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An unknown name is never imported, and never recommended."""
+    """An unknown name is never imported, and never recommended (B29)."""
     # As where kinto-dispatch-apprise is not installed.
     others = [point for point in entry_points(group=discovery.GROUP) if point.name != "apprise"]
     monkeypatch.setattr(discovery, "entry_points", lambda group: others)
@@ -616,7 +616,7 @@ URL = f"https://hooks.example.com/services/{CANARY}"
 
 
 def test_a_validator_may_quote_a_secret_and_nobody_sees_it(module: WriteModule) -> None:
-    """What the plugin advises stays readable."""
+    """What the plugin advises stays readable (B20)."""
     name = f"{module(REFUSES)}:Channel"
     problem = problem_of(name, url=f"http://hooks.example.com/services/{CANARY}?a={CANARY}x")
     assert problem.setting == f"{OPS}url"
@@ -760,7 +760,7 @@ BROKEN_CLASSES = [
 def test_a_broken_module_fails_its_channel_only(
     module: WriteModule, caplog: pytest.LogCaptureFixture, source: str, reason: str
 ) -> None:
-    """The author reads what to write, once, and the other channel is loaded."""
+    """The author reads what to write, once, and the other channel is loaded (B29)."""
     check_broken(module, caplog, module(source), reason)
 
 
@@ -768,7 +768,7 @@ def test_a_broken_module_fails_its_channel_only(
 def test_a_broken_class_fails_its_channel_only(
     module: WriteModule, caplog: pytest.LogCaptureFixture, source: str, reason: str
 ) -> None:
-    """As a module does."""
+    """As a module does (B29)."""
     check_broken(module, caplog, f"{module(source)}:Channel", reason)
 
 
@@ -908,7 +908,8 @@ def test_a_class_may_leave_its_settings_to_the_channel(module: WriteModule) -> N
 
 
 def test_a_channel_cuts_its_secrets_out_of_any_text(module: WriteModule) -> None:
-    """For what libraries say when they fail: the whole secret, and its parts, but no host."""
+    """For what libraries say when they fail: the whole secret, and its parts, but no host
+    (B20)."""
     url = f"https://hooks.example.com/services/T0123456/{CANARY}?key=p%40sswordx"
     channel = only_channel(f"{module(REFUSES)}:Channel", url=url, name="public-name")
     text = (
@@ -925,7 +926,7 @@ def test_a_channel_cuts_its_secrets_out_of_any_text(module: WriteModule) -> None
 def test_pydantic_quotes_no_secret_in_a_log(
     module: WriteModule, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It shortens what it quotes, so that no comparison would find the secret in it."""
+    """It shortens what it quotes, so that no comparison would find the secret in it (B20)."""
     source = """
     class Inner(BaseModel):
         port: int
@@ -970,7 +971,7 @@ def three(module: WriteModule, distribution: WriteDistribution) -> Callable[...,
 
 
 def test_the_listing_imports_nothing(three: Callable[..., dict[str, Any]]) -> None:
-    """What is not in use is available, with its distribution and version."""
+    """What is not in use is available, with its distribution and version (B29)."""
     before = set(sys.modules)
     found = three()
     assert {plugin.status for plugin in found.values()} == {"available"}

@@ -250,7 +250,7 @@ def test_a_url_is_shown_without_who_logs_in(url: str, shown: str) -> None:
 
 
 def test_a_password_in_the_words_of_others_is_blotted_out() -> None:
-    """As it was typed and as it was sent."""
+    """As it was typed and as it was sent (B20, B30)."""
     url = "redis://user:se%40cret@host"
     text = str(explained(url, redis.RedisError("cannot parse se%40cret or se@cret")))
     assert "cannot parse *** or ***" in text

@@ -137,7 +137,7 @@ def test_change_is_the_first_of_the_changes() -> None:
     [
         ("\n{{ change.newe }}", "line 2: change has no 'newe'. Did you mean 'new'?"),
         ("{{ usr_id }}", "line 1: unknown name 'usr_id'. Did you mean 'user_id'?"),
-        ("{{ payload }}", "unknown name 'payload'. Known: action,"),
+        ("{{ xyz }}", "unknown name 'xyz'. Known: action,"),
         ("{{ change.new.titel }}", "change.new.titel is missing; write |default('...')"),
         ("{{ change.old.title }}", "change.old.title is missing"),
     ],
@@ -438,7 +438,7 @@ def test_an_arbitrary_template_is_read_or_refused(subject: str, template: str) -
 
 
 def test_a_bomb_in_a_channel_is_one_failed_message(bounded: Bounded) -> None:
-    """B18: what a template cannot afford is an error like any other, in time and memory."""
+    """What a template cannot afford is an error like any other, in time and memory (B18)."""
     renderer = Renderer(None, "{% set x = 'x' %}" + "{% set x = x ~ x %}" * 40 + "{{ x }}")
 
     def attempt() -> str:

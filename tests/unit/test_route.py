@@ -207,7 +207,7 @@ def test_a_bucket_whose_name_begins_with_default_is_no_mistake() -> None:
 
 
 def test_globs_cannot_backtrack() -> None:
-    """B19: a glob made to be slow, on a uri made to be slow, takes no time."""
+    """A glob made to be slow, on a uri made to be slow, takes no time (B19)."""
     glob = "/**/a" * 300 + "/b"
     uri = "/a" * 5_000
     within = "/" + "a*" * 500 + "b"
@@ -219,7 +219,7 @@ def test_globs_cannot_backtrack() -> None:
 
 
 def test_many_routes_take_little_time(bounded: Bounded) -> None:
-    """B19: a thousand routes on a large record; what would be a slow pattern elsewhere is text."""
+    """A thousand routes on a large record; a pattern that is slow elsewhere is text (B19)."""
     event = make_event(
         user_id="account:" + "a" * 10_000,
         changes=(make_change(new={"title": "a" * 10_000, "tags": ["b"] * 100}),),
@@ -371,7 +371,7 @@ def test_every_name_can_be_asked_for() -> None:
 def test_a_bad_expression_is_refused_with_a_pointer(
     when: str, reason: str, column: int, advice: str
 ) -> None:
-    """B19: at start, at the character where it goes wrong, with what to write instead."""
+    """At start, at the character where it goes wrong, with what to write instead (B19)."""
     message = refusal(when=when)
     assert f"when: {reason}" in message
     assert f"at character {column};" in message
@@ -454,7 +454,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("when", BOMBS.values(), ids=BOMBS)
 def test_an_expression_cannot_take_long(when: str, bounded: Bounded) -> None:
-    """B19: copying, printing and comparing are paid for, so that doubling ends early."""
+    """Copying, printing and comparing are paid for, so that doubling ends early (B19)."""
     many = [str(number) for number in range(20_000)]
     event = make_event(changes=(make_change(new={"many": many, "glue": "x" * 50_000}),))
     error = bounded(lambda: failure(event, when), seconds=1.0, megabytes=60)
@@ -525,7 +525,7 @@ def test_arbitrary_records_are_selected_or_an_error(when: str, old: Any, new: An
 
 @given(st.text(alphabet=string.printable + "é\x00\ud800", max_size=40))
 def test_arbitrary_text_is_an_expression_or_refused(when: str) -> None:
-    """Whatever an operator types, the answer is a route or what to change."""
+    """Whatever an operator types, the answer is a route or what to change (B19)."""
     _, error = attempt(lambda: route(when=when), BadRoute)
     assert error is None or [problem.setting for problem in error.problems] == ["when"]
 

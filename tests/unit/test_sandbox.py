@@ -137,7 +137,7 @@ def test_a_field_may_have_any_name(name: str) -> None:
     ],
 )
 def test_there_are_no_attributes(path: str) -> None:
-    """B17: Python's side of a value cannot be reached, printed or called."""
+    """Python's side of a value cannot be reached, printed or called (B17)."""
     assert render(f"{{{{ {path} is defined }}}}") == "False"
     assert "is missing" in fault(f"{{{{ {path} }}}}")
 
@@ -191,7 +191,7 @@ def test_there_are_no_attributes(path: str) -> None:
     ],
 )
 def test_what_can_never_be_rendered_is_refused_before(source: str, reason: str) -> None:
-    """B17: constructs, names, filters, tests and their arguments are checked when it is read."""
+    """Constructs, names, filters, tests and their arguments are checked when it is read (B17)."""
     with pytest.raises(Fault) as error:
         Template(f"\n{source}", VALUES, html=False)
     assert reason in str(error.value)
@@ -408,7 +408,7 @@ BOMBS = {
 
 @pytest.mark.parametrize(("source", "reason"), BOMBS.values(), ids=BOMBS)
 def test_bombs_do_not_go_off(source: str, reason: str, bounded: Bounded) -> None:
-    """B18: whatever would take long or much memory ends early, with the reason."""
+    """Whatever would take long or much memory ends early, with the reason (B18)."""
     assert reason in bounded(lambda: fault(source), seconds=1.0, megabytes=50)
 
 

@@ -594,7 +594,7 @@ def test_the_queue_is_named_by_a_url(typed: str, url: str) -> None:
     ],
 )
 def test_a_bad_queue_url_is_told_without_its_password(url: str) -> None:
-    """Nothing but the scheme is shown of what may hold a password."""
+    """Nothing but the scheme is shown of what may hold a password (B20, B30)."""
     problem = bad(over(__queue_url=url))
     assert problem.setting == f"{D}queue_url"
     assert CANARY not in str(problem)
@@ -732,7 +732,7 @@ def test_addresses_are_split_on_commas_and_lines(text: object, expected: tuple[s
 
 
 def test_secrets_are_not_shown() -> None:
-    """Neither by the settings nor by those of a channel, whose options may all be secret."""
+    """Neither by the settings nor by those of a channel, whose options may all be secret (B20)."""
     settings = good(
         {
             **over(webhook_url=CANARY, __queue_url=f"redis://:{CANARY}@localhost"),

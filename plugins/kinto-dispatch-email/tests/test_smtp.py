@@ -289,7 +289,7 @@ def drip_after(answers: list[bytes]) -> Callable[[socket.socket], None]:
 def test_a_server_that_talks_slowly_does_not_outlast_the_deadline(
     talk: Callable[[socket.socket], None], tls: str
 ) -> None:
-    """However often it says a little, be it before or in the encryption."""
+    """However often it says a little, be it before or in the encryption (B8)."""
     with server(talk) as address:
         started = time.monotonic()
         outcome = send(address, timeout_seconds=0.5, tls=tls)

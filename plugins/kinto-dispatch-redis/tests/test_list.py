@@ -106,7 +106,7 @@ def test_the_tutorials_settings_work_as_they_are() -> None:
     ],
 )
 def test_what_cannot_work_stops_the_start(options: dict[str, str]) -> None:
-    """Without the password in the message."""
+    """Without the password in the message (B20)."""
     with pytest.raises(BadSettings, match=r"channels\.test\.(url|pool_size): ") as caught:
         make_channel("redis", options)
     assert "canary" not in str(caught.value)

@@ -208,7 +208,7 @@ async def test_redirects_are_not_followed(http_sink: LocalHttp, status: int) -> 
 async def test_proxies_of_the_environment_are_not_used(
     http_sink: LocalHttp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They would see the secret, and go around the guard."""
+    """They would see the secret, and go around the guard (B6)."""
     with LocalHttp() as proxy:
         for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy"):
             monkeypatch.setenv(name, proxy.url)
@@ -297,7 +297,7 @@ async def test_an_answer_that_does_not_end_does_not_outlast_the_deadline(
     ],
 )
 async def test_what_is_no_answer_is_tried_again(answer: bytes) -> None:
-    """Without the secret in the reason, which the library quotes with the URL."""
+    """Without the secret in the reason, which the library quotes with the URL (B20)."""
     with server(lambda connection: connection.sendall(answer)) as url:
         outcome = await send(url, token="xoxb-canary")
         assert isinstance(outcome, Retry), outcome
@@ -328,7 +328,7 @@ async def test_no_secret_leaves_but_to_slack(
     refused: bool,
     status: int,
 ) -> None:
-    """B20: neither the token nor the URL of a webhook is in an outcome, a log or a repr."""
+    """Neither the token nor the URL of a webhook is in an outcome, a log or a repr (B20)."""
     caplog.set_level(logging.DEBUG)
     http_sink.answer(status, b"not_allowed", {"Location": f"http://evil.example/{CANARY}"})
     url = "http://127.0.0.1:1" if refused else http_sink.url
@@ -348,7 +348,7 @@ async def test_no_secret_leaves_but_to_slack(
 
 @pytest.mark.parametrize("room", [0, 285, 290, 299, 300])
 async def test_a_secret_that_slack_repeats_is_left_out(http_sink: LocalHttp, room: int) -> None:
-    """B20: also where the error is cut in the middle of it."""
+    """Also where the error is cut in the middle of it (B20)."""
     error = {"ok": False, "error": "x" * room + f"xoxb-{CANARY}"}
     http_sink.answer(200, json.dumps(error).encode())
     outcome = await send(http_sink.url, token=f"xoxb-{CANARY}")

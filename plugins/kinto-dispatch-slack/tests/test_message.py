@@ -42,7 +42,7 @@ def test_subject_and_text_come_back(subject: str, text: str) -> None:
 @pytest.mark.parametrize("sequence", SEQUENCES)
 @pytest.mark.parametrize("place", ["subject", "text"])
 def test_control_sequences_are_text(sequence: str, place: str) -> None:
-    """B13: in the first line as in the rest."""
+    """In the first line as in the rest (B13)."""
     shown = read_text(sent(Message(**{"subject": "s", "text": "t", place: sequence})))
     assert shown.is_inert
     assert sequence in shown.texts[0]
@@ -221,7 +221,7 @@ def events(draw: st.DrawFn) -> Event:
 
 @given(subject=TEXTS, event=events())
 def test_no_data_pings_or_links(subject: str, event: Event) -> None:
-    """B13: the only links are those to the objects, and they look like what they are."""
+    """The only links are those to the objects, and they look like what they are (B13)."""
     body = json.loads(json.dumps(payload(Message("s", "t"), blocks(subject, event))))
     shown = read_blocks(body["blocks"])
     assert shown.pings == []

@@ -214,7 +214,7 @@ async def test_closing_can_be_repeated_and_is_not_final(queue: StreamsQueue, url
 
 
 async def test_where_nothing_listens_it_says_so(tmp_path: Path) -> None:
-    """With the place, and without a password that was meant for it."""
+    """With the place, and without a password that was meant for it (B30)."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     said = await refusal(f"redis://user:{QUOTED}@127.0.0.1:{port}/3")
@@ -244,7 +244,8 @@ async def test_a_host_without_address_is_named() -> None:
 async def test_a_wrong_password_is_told_without_it(
     url: str, configure: Callable[[str, Any], None], userinfo: str, said: str
 ) -> None:
-    """What is wrong and what to do, and nothing of the password, ours or the right one."""
+    """What is wrong and what to do, and nothing of the password, ours or the right one
+    (B20, B30)."""
     configure("requirepass", PASSWORD)
     scheme, _, rest = url.partition("://")
     text = await refusal(f"{scheme}://{userinfo}{rest}")
@@ -264,7 +265,7 @@ async def test_the_right_password_opens(url: str, configure: Callable[[str, Any]
 
 
 async def test_a_password_that_nobody_asked_for_is_told(url: str) -> None:
-    """A server without password refuses one."""
+    """A server without password refuses one (B30)."""
     scheme, _, rest = url.partition("://")
     said = await refusal(f"{scheme}://:{QUOTED}@{rest}")
     assert "Take the password out of queue_url" in said
@@ -305,7 +306,8 @@ async def test_another_protocol_is_an_error_like_others() -> None:
 
 @pytest.mark.parametrize("option", ["?nonsense=1", "?socket_timeout=soon"])
 async def test_a_url_that_cannot_be_used_is_told_without_its_password(option: str) -> None:
-    """Options that do not exist are found when the queue is opened, not in the middle of work."""
+    """Options that do not exist are found when the queue is opened, not in the middle of work
+    (B20, B30)."""
     said = await refusal(f"redis://:{QUOTED}@127.0.0.1:6379/0{option}")
     assert "queue_url cannot be read" in said
     assert "s3cr3t" not in said

@@ -52,7 +52,7 @@ def outcomes(site: Site) -> list[tuple[str, str]]:
 
 
 def test_payloads_that_run_code_are_not_run(site: Site) -> None:
-    """B21: pickles and tagged YAML are bytes that are no event, in the log as in a lane."""
+    """Pickles and tagged YAML are bytes that are no event, in the log as in a lane (B21)."""
     canary = site.directory / "canary"
     bodies = [
         *(pickle.dumps(Canary(canary), protocol) for protocol in range(6)),
@@ -91,7 +91,7 @@ EVENT = json.loads(make_event(id="forged").encode())
     ids=str,
 )
 def test_what_is_no_event_of_ours_is_a_dead_letter(site: Site, over: dict[str, Any]) -> None:
-    """B22: by its schema and its version, before any channel sees it."""
+    """By its schema and its version, before any channel sees it (B22)."""
     put_into_log(site, json.dumps({**EVENT, **over}).encode())
     site.work()
     (letter,) = site.json("dead", "list", "--channel", "ops")
@@ -100,8 +100,8 @@ def test_what_is_no_event_of_ours_is_a_dead_letter(site: Site, over: dict[str, A
 
 
 def test_forged_names_lead_nowhere(site: Site) -> None:
-    """B22: ids and keys that look like paths, other channels or keys of Redis, extra fields, and
-    attempts that nobody made are text of one delivery to the channel of its lane."""
+    """Ids and keys that look like paths, other channels or keys of Redis, extra fields, and
+    attempts that nobody made are text of one delivery to the channel of its lane (B22)."""
     ids = ["../../etc/passwd", "kinto-dispatch:{lane:news}:stream", "a:news:0", "%s{0}\n\x1b[2J"]
     bodies = [json.dumps({**EVENT, "id": one, "channel": "news"}).encode() for one in ids]
     put_into_log(site, *bodies)
@@ -141,7 +141,7 @@ def huge_number(body: bytes) -> bytes:
 def test_json_of_every_kind_passes_or_is_a_dead_letter(
     site: Site, over: dict[str, Any], is_event: bool
 ) -> None:
-    """B23: and explain can tell of it."""
+    """And explain can tell of it (B23)."""
     put_into_log(site, json.dumps({**EVENT, **over}).encode())
     site.work()
     assert outcomes(site) == ([("forged:ops", "delivered")] if is_event else [])
@@ -168,7 +168,7 @@ def test_json_of_every_kind_passes_or_is_a_dead_letter(
     ids=["deep list", "deep object", "deep payload", "digits", "infinite", "bytes", "BOM", "none"],
 )
 def test_json_that_cannot_be_read_is_a_dead_letter(site: Site, body: bytes) -> None:
-    """B23: the next event is delivered all the same."""
+    """The next event is delivered all the same (B23)."""
     put_into_log(site, body)
     good = site.publish(id="good")
     site.work()
@@ -179,7 +179,7 @@ def test_json_that_cannot_be_read_is_a_dead_letter(site: Site, body: bytes) -> N
 
 
 def test_of_a_key_that_stands_twice_the_last_counts() -> None:
-    """B23: for every reader alike, so that no two judge different events."""
+    """For every reader alike, so that no two judge different events (B23)."""
     body = make_event(id="first").encode()
     twice = body.replace(b'"id":"first"', b'"id":"first","id":"second"', 1)
     slow = twice.replace(b'"payload":{', b'"payload":{"n":' + b"9" * 400 + b",")

@@ -323,7 +323,7 @@ def test_status_says_that_a_worker_is_needed(site: Site) -> None:
 
 
 def test_status_without_a_queue(site: Site) -> None:
-    """An unreachable queue is one message without the password, and code 69."""
+    """An unreachable queue is one message without the password, and code 69 (B20, B30)."""
     site.set_all({f"{BASE}queue_url": "redis://:s3cret@127.0.0.1:1/0"})
     result = site.run("status")
     assert result.exit_code == 69

@@ -113,20 +113,20 @@ ON_THE_INTERNET = (
 
 @pytest.mark.parametrize(("address", "kind"), REFUSED.items())
 def test_a_special_address_is_named(address: str, kind: str) -> None:
-    """What an address is reserved for is said, whichever way it is given."""
+    """What an address is reserved for is said, whichever way it is given (B1)."""
     assert special_use(address) == kind
     assert special_use(ip_address(address)) == kind
 
 
 @pytest.mark.parametrize("address", ON_THE_INTERNET)
 def test_an_address_on_the_internet_has_no_special_use(address: str) -> None:
-    """Also right beside a special range."""
+    """Also right beside a special range (B1)."""
     assert special_use(address) is None
 
 
 @pytest.mark.parametrize(("network", "kind"), RANGES, ids=[str(row[0]) for row in RANGES])
 def test_a_range_reaches_to_its_edges(network: IPv4Network | IPv6Network, kind: str) -> None:
-    """The first and the last address of a range are refused."""
+    """The first and the last address of a range are refused (B1)."""
     assert special_use(network[0]) is not None
     assert special_use(network[-1]) is not None
 
@@ -135,13 +135,13 @@ def test_a_range_reaches_to_its_edges(network: IPv4Network | IPv6Network, kind: 
     "text", ["", "localhost", "2130706433", "0x7f.1", "0177.0.0.1", "127.1", "[::1]", "1.2.3.4\n"]
 )
 def test_what_is_no_address_in_its_ordinary_spelling_is_an_error(text: str) -> None:
-    """Nobody has to guess how such a spelling is read elsewhere."""
+    """Nobody has to guess how such a spelling is read elsewhere (B2)."""
     with pytest.raises(ValueError, match="does not appear"):
         special_use(text)
 
 
 @given(st.ip_addresses())
 def test_what_python_calls_private_is_refused(address: IPv4Address | IPv6Address) -> None:
-    """Our ranges hold everything that Python's own judgement finds unfit for the Internet."""
+    """Our ranges hold everything that Python's own judgement finds unfit for the Internet (B1)."""
     if address.is_private or address.is_reserved or address.is_multicast or address.is_link_local:
         assert special_use(address) is not None

@@ -41,7 +41,7 @@ def test_a_text_that_did_not_come_is_no_text() -> None:
 
 
 def test_secrets_are_taken_out_before_the_text_is_cut() -> None:
-    """Half a secret would not be recognised any more."""
+    """Half a secret would not be recognised any more (B20)."""
     answer = HttpAnswer(500, {}, "x" * 195 + "hunter2")
     told = answer.told(lambda text: text.replace("hunter2", "***"))
     assert told == f"500 {'x' * 195}***"
@@ -49,7 +49,7 @@ def test_secrets_are_taken_out_before_the_text_is_cut() -> None:
 
 @given(st.integers(100, 599), st.text())
 def test_whatever_is_answered_is_told_on_one_short_line(status: int, text: str) -> None:
-    """No answer can forge a line of the log."""
+    """No answer can forge a line of the log (B24)."""
     told = HttpAnswer(status, {}, text).told(str)
     assert len(told) <= 204
     assert len(told.splitlines()) == 1

@@ -108,7 +108,7 @@ async def test_a_network_or_a_host_can_be_allowed(http_sink: LocalHttp) -> None:
     ],
 )
 async def test_no_spelling_of_loopback_gets_through(host: str, http_sink: LocalHttp) -> None:
-    """Refused by the guard or as a URL; in no case does the server see a request."""
+    """Refused by the guard or as a URL; in no case does the server see a request (B1, B2)."""
     with pytest.raises((EgressRefused, aiohttp.ClientError, ValueError)):
         await fetch(NOBODY, f"http://{host}:{http_sink.port}/")
     assert http_sink.requests == []
@@ -119,14 +119,14 @@ async def test_no_spelling_of_loopback_gets_through(host: str, http_sink: LocalH
     ["127.0.0.1", "10.0.0.1", "169.254.169.254", "[::1]", "[fd00::1]", "user@10.0.0.1", "[::]"],
 )
 def test_a_refused_address_is_found_before_the_first_request(host: str) -> None:
-    """An operator who writes one into the ini is told at the start."""
+    """An operator who writes one into the ini is told at the start (B1)."""
     with pytest.raises(ValueError, match=r"is refused: .*allow_networks"):
         NOBODY.check_url(f"https://{host}/hook")
 
 
 @pytest.mark.parametrize("host", ["127.1", "2130706433", "0x7f.1", "0177.0.0.1", "10.1"])
 def test_an_address_in_an_odd_spelling_is_found_before_the_first_request(host: str) -> None:
-    """Whether it would be allowed or not: programs read it in different ways."""
+    """Whether it would be allowed or not: programs read it in different ways (B2)."""
     with pytest.raises(ValueError, match=r"is an address; write it as (127|10)"):
         NOBODY.check_url(f"https://{host}/hook")
 
@@ -157,7 +157,7 @@ def test_names_and_addresses_of_the_internet_pass(url: str) -> None:
     ],
 )
 def test_only_urls_over_http_with_a_host_pass(url: str) -> None:
-    """Everything else could not be dialled, or not through this door."""
+    """Everything else could not be dialled, or not through this door (B7)."""
     with pytest.raises(ValueError, match="a URL"):
         EgressGuard(["x"]).check_url(url)
 
@@ -184,7 +184,7 @@ def test_what_is_no_address_is_refused() -> None:
 async def test_a_name_is_judged_by_what_it_resolves_to(
     http_sink: LocalHttp, resolve: dict[str, list[list[str]]]
 ) -> None:
-    """A public name for a private address is refused, with both in the error."""
+    """A public name for a private address is refused, with both in the error (B3)."""
     resolve["hooks.example.com"] = [["127.0.0.1"]]
     with pytest.raises(EgressRefused, match=r"hooks\.example\.com \(127\.0\.0\.1\) is refused"):
         await fetch(NOBODY, f"http://hooks.example.com:{http_sink.port}/")
@@ -194,7 +194,7 @@ async def test_a_name_is_judged_by_what_it_resolves_to(
 async def test_of_several_addresses_only_the_allowed_are_dialled(
     http_sink: LocalHttp, resolve: dict[str, list[list[str]]]
 ) -> None:
-    """A name with a private address among others never leads there."""
+    """A name with a private address among others never leads there (B3)."""
     resolve["hooks.example.com"] = [["169.254.169.254", "::1", "127.0.0.1"]]
     guard = EgressGuard(allow_networks=["127.0.0.0/8"])
     assert await fetch(guard, f"http://hooks.example.com:{http_sink.port}/") == b"ok"
@@ -204,7 +204,7 @@ async def test_of_several_addresses_only_the_allowed_are_dialled(
 async def test_a_name_that_changes_its_mind_is_judged_again(
     http_sink: LocalHttp, resolve: dict[str, list[list[str]]]
 ) -> None:
-    """Good at the first look and private at the next, it is refused when it is private."""
+    """Good at the first look and private at the next, it is refused when it is private (B4)."""
     resolve["hooks.example.com"] = [["127.0.0.1"], ["127.0.0.2"]]
     guard = EgressGuard(allow_networks=["127.0.0.1/32"])
     url = f"http://hooks.example.com:{http_sink.port}/"
@@ -217,7 +217,7 @@ async def test_a_name_that_changes_its_mind_is_judged_again(
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_redirects_are_not_followed(status: int, http_sink: LocalHttp) -> None:
-    """The second server is never visited."""
+    """The second server is never visited (B5)."""
     with LocalHttp() as elsewhere:
         http_sink.answer(status, headers={"Location": f"{elsewhere.url}/secret"})
         with pytest.raises(RedirectRefused, match=str(status)):
@@ -226,7 +226,8 @@ async def test_redirects_are_not_followed(status: int, http_sink: LocalHttp) -> 
 
 
 async def test_of_an_answer_only_the_beginning_is_read(http_sink: LocalHttp) -> None:
-    """A hundred megabytes cost no more than 64 kB, and the next answer is not mixed up with it."""
+    """A hundred megabytes cost no more than 64 kB, and the next answer is not mixed up with it
+    (B9)."""
     http_sink.answer(body=b"x" * 100_000_000)
     url = http_sink.url
     async with asyncio.timeout(10), LOOPBACK.session(url) as session:
@@ -238,7 +239,7 @@ async def test_of_an_answer_only_the_beginning_is_read(http_sink: LocalHttp) -> 
 
 
 async def test_a_compressed_answer_is_left_as_it_is(http_sink: LocalHttp) -> None:
-    """A bomb does not go off."""
+    """A bomb does not go off (B9)."""
     http_sink.answer(body=b"\x1f\x8b not really", headers={"Content-Encoding": "gzip"})
     assert await fetch(LOOPBACK, http_sink.url) == b"\x1f\x8b not really"
     assert http_sink.requests[0].headers["accept-encoding"] == "identity"
@@ -259,7 +260,7 @@ async def test_an_answer_can_always_be_decoded(http_sink: LocalHttp) -> None:
 async def test_nothing_is_taken_from_the_environment(
     http_sink: LocalHttp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A proxy in the environment would be a way around the guard."""
+    """A proxy in the environment would be a way around the guard (B6)."""
     with LocalHttp() as proxy:
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, proxy.url)
