@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from kinto_dispatch.digest import place_of
-from kinto_dispatch.event import Change, Event
+from kinto_dispatch.event import CHANGED, Change, Event
 from kinto_dispatch.queue.protocol import Entry
 from kinto_dispatch.settings import DigestBy
 
@@ -39,5 +39,7 @@ def entries_of(
     for place, changes in places.items():
         whole = by in ("channel", "collection") and len(places) == 1
         name = key if whole else f"{key}:{positions[id(changes[0])]}"
-        digest = f"{hook}{place}" if by else None
+        # What other plugins tell is never joined with changes, nor does it take their place.
+        kind = "" if event.name == CHANGED else f"{event.name} "
+        digest = f"{hook}{kind}{place}" if by else None
         yield Entry(name, event.only(changes).encode(), digest=digest)

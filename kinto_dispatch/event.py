@@ -13,6 +13,9 @@ from kinto_dispatch.errors import UndecodableEvent
 
 LONGEST_REASON = 300
 
+CHANGED = "kinto.core.events.ResourceChanged"
+"""The name of what Kinto itself tells: that objects changed."""
+
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
     """One object's part of an event.
@@ -55,6 +58,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1, omi
     ``payload`` is Kinto's own; its ``uri`` and ids are the first object's only (Kinto #945), so
     read them from ``changes``. Never change the dictionaries: all channels share them.
     ``subscriptions`` are for the core: of what a channel gets, the one that asked for it.
+    ``name`` is the dotted name of a class where another plugin of Kinto told it, as in
+    ``kinto_remote_settings.signer.events.ReviewRequested``; what that says more is in ``payload``.
     ``skipped`` counts older versions of the object that this one stands for, where a channel
     collapses them; they are not among the changes.
     """
@@ -74,6 +79,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1, omi
     changes: tuple[Change, ...]
     subscriptions: tuple[Subscription, ...] = ()
     skipped: int = 0
+    name: str = CHANGED
 
     def only(self, changes: Iterable[Change]) -> Event:
         """The same event with only these changes; itself if nothing is left out."""

@@ -16,19 +16,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kinto_dispatch.errors import RenderError
-from kinto_dispatch.event import Change, Event
+from kinto_dispatch.event import CHANGED, Change, Event
 from kinto_dispatch.plaintext import plain_text
 from kinto_dispatch.sandbox.evaluation import STEPS
 from kinto_dispatch.sandbox.language import Template
 from kinto_dispatch.sandbox.values import Fault, Fields, Missing
 
 
-DEFAULT_SUBJECT = "{{ resource_name }} {{ action|past }}"
+DEFAULT_SUBJECT = (
+    f"{{{{ resource_name }}}} {{{{ action|past }}}}{{% if name != '{CHANGED}' %}}: {{{{ name }}}}"
+    "{% endif %}"
+)
 DEFAULT_TEMPLATE = (
     "User id: {{ user_id }}"
     "{% if skipped %}\nOlder versions that are not shown: {{ skipped }}{% endif %}"
 )
-"""Both are what the listener of Kinto's tutorial sends."""
+"""Both are what the listener of Kinto's tutorial sends of a change."""
 
 LONGEST_SUBJECT = 250
 """Characters. Mail allows 998 in a line, chat tools show about this much."""
@@ -46,6 +49,8 @@ _EVENT_NAMES = (
     "root_url",
     "request_id",
     "skipped",
+    "name",
+    "payload",
 )
 
 NAMES = (*_EVENT_NAMES, "changes", "change")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from kinto_dispatch import globs
 from kinto_dispatch.errors import BadRoute, Problem, RouteError, did_you_mean
-from kinto_dispatch.event import Change, Event
+from kinto_dispatch.event import CHANGED, Change, Event
 from kinto_dispatch.expression import STEPS, BadExpression, EvaluationError, Expression, pointer
 
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 WRITES = ("create", "update", "delete")
 ACTIONS = (*WRITES, "read")
+
+BUT = "!"
+"""What stands before a user who is not wanted."""
 
 NAMES = (
     "old",
@@ -33,6 +36,8 @@ NAMES = (
     "bucket_id",
     "collection_id",
     "timestamp",
+    "name",
+    "payload",
 )
 """What ``when`` is asked about: these of one change, and of its event."""
 
@@ -56,8 +61,8 @@ class ClauseResult:
 class Route:
     """Which changes a channel wants. Immutable; safe to use from many threads.
 
-    Clauses that are set must all hold: ``actions``, ``resources`` and ``users`` judge the event,
-    ``uris`` and ``when`` each of its changes.
+    Clauses that are set must all hold: ``events``, ``actions``, ``resources`` and ``users`` judge
+    the event, ``uris`` and ``when`` each of its changes. Without ``events`` it wants Kinto's own.
     """
 
     def __init__(self, settings: RouteSettings, steps: int = STEPS) -> None:
@@ -203,16 +208,32 @@ def _check_overlap(name: str, of_channel: Sequence[str], of_alias: Sequence[str]
         raise BadRoute([Problem(name, f"found {' '.join(of_channel)}", expected)])
 
 
+def _compile_events(settings: RouteSettings) -> Iterator[_EventClause]:
+    names = settings.events or (CHANGED,)
+    matches = partial(_matches_any, [name.split("*") for name in names])
+    is_default = not settings.events or "*" in names
+    yield _EventClause("events", names, matches, "name", is_default=is_default)
+
+
 def _compile_users(settings: RouteSettings) -> Iterator[_EventClause]:
     problems = [problem for user in settings.users if (problem := _check_user(user))]
     if problems:
         raise BadRoute(problems)
     if settings.users:
-        matches = partial(_matches_any, [user.split("*") for user in settings.users])
-        yield _EventClause("users", settings.users, matches, "user_id")
+        but = [user[1:].split("*") for user in settings.users if user.startswith(BUT)]
+        these = [user.split("*") for user in settings.users if not user.startswith(BUT)]
+        yield _EventClause("users", settings.users, partial(_is_among, these, but), "user_id")
+
+
+def _is_among(
+    these: Sequence[Sequence[str]], but: Sequence[Sequence[str]], user_id: str | None
+) -> bool:
+    """Whether it is one of these, or anybody where none are given, and none of the others."""
+    return (not these or _matches_any(these, user_id)) and not _matches_any(but, user_id)
 
 
 def _check_user(user: str) -> Problem | None:
+    user = user.removeprefix(BUT)
     if user.startswith("system."):
         expected = "user ids as Kinto has them in events"
         return Problem("users", f"found {user}", expected, "For any known user write *.")
@@ -222,8 +243,8 @@ def _check_user(user: str) -> Problem | None:
     return None
 
 
-def _matches_any(patterns: Sequence[Sequence[str]], user_id: str | None) -> bool:
-    return user_id is not None and any(globs.matches_text(one, user_id) for one in patterns)
+def _matches_any(patterns: Sequence[Sequence[str]], text: str | None) -> bool:
+    return text is not None and any(globs.matches_text(one, text) for one in patterns)
 
 
 def _compile_uris(settings: RouteSettings) -> Iterator[_UriClause]:
@@ -262,11 +283,14 @@ def _values(event: Event, change: Change) -> dict[str, Any]:
         "bucket_id": event.bucket_id,
         "collection_id": event.collection_id,
         "timestamp": event.timestamp,
+        "name": event.name,
+        "payload": event.payload,
     }
 
 
 _Compiler = Callable[["RouteSettings"], Iterable[_EventClause | _ChangeClause]]
 _COMPILERS: Sequence[_Compiler] = (
+    _compile_events,
     _compile_names,
     _compile_users,
     _compile_uris,

@@ -1,4 +1,4 @@
-"""Kinto's resource events become frozen events. The only place that knows ``kinto.core.events``.
+"""Kinto's events become frozen events. The only place that knows ``kinto.core.events``.
 
 Kinto hands the same dictionaries to every subscriber, so an event is serialised at once: what
 others do to them later reaches nobody.
@@ -15,12 +15,21 @@ from typing import Any
 from msgspec.structs import replace
 
 from kinto_dispatch.capture.hooks import Hooks
+from kinto_dispatch.capture.named import find_classes
 from kinto_dispatch.capture.request import note_request, root_request, void_collected
 from kinto_dispatch.capture.source import Source
-from kinto_dispatch.event import Change, Event
+from kinto_dispatch.event import CHANGED, Change, Event
 
 
-__all__ = ["Captured", "Hooks", "capture", "note_request", "root_request", "void_collected"]
+__all__ = [
+    "Captured",
+    "Hooks",
+    "capture",
+    "find_classes",
+    "note_request",
+    "root_request",
+    "void_collected",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +47,9 @@ class Captured:
         return Event.decode(self.body)
 
 
-def capture(kinto_event: Any, hooks: Hooks | None = None) -> Captured | None:
-    """The event that stands for a ``ResourceChanged`` or ``ResourceRead``, with an id of its own.
+def capture(kinto_event: Any, hooks: Hooks | None = None, name: str = CHANGED) -> Captured | None:
+    """The event that stands for a ``ResourceChanged`` or ``ResourceRead``, or under its ``name``
+    for one of another plugin that has the same attributes, with an id of its own.
 
     ``None`` if nothing is left of it: no object, or only rolled back ones. Never fails because of
     what a client wrote: where an object cannot be encoded, its change has neither ``old`` nor
@@ -50,7 +60,7 @@ def capture(kinto_event: Any, hooks: Hooks | None = None) -> Captured | None:
     changes = tuple(source.changes())
     if not changes:
         return None
-    event = source.event(changes)
+    event = source.event(changes, name)
     if hooks is not None and event.action != "read":
         event = replace(event, subscriptions=hooks.about(kinto_event.request, changes))
     return Captured(event.id, _encode(event))

@@ -13,7 +13,7 @@ from kinto.core.utils import strip_uri_prefix
 from pyramid.interfaces import IRoutesMapper
 
 from kinto_dispatch.capture.request import request_id, root_request, void_ids
-from kinto_dispatch.event import Change, Event
+from kinto_dispatch.event import CHANGED, Change, Event
 
 
 SECRET_FIELDS = {"account": frozenset({"password"})}
@@ -43,8 +43,8 @@ class Source:
         self._lost_some = len(self._impacted) < len(impacted)
         self._pattern = self._uri_pattern()
 
-    def event(self, changes: tuple[Change, ...]) -> Event:
-        """The whole event around these changes.
+    def event(self, changes: tuple[Change, ...], name: str = CHANGED) -> Event:
+        """The whole event of that name around these changes.
 
         ``uri`` is the object's own, or the plural one above several. The id of the event's own
         kind (``bucket_id`` of a bucket) is given where there is one object only.
@@ -71,6 +71,7 @@ class Source:
             request_id=request_id(root),
             payload=payload,
             changes=changes,
+            name=name,
         )
 
     def changes(self) -> Iterable[Change]:

@@ -45,6 +45,7 @@ def summary(route: RouteSettings) -> str:
     clauses = {
         "alias actions": " ".join(route.alias_actions),
         "alias resources": " ".join(route.alias_resources),
+        "events": " ".join(name for name in route.events if name != "*"),
         "actions": " ".join(route.actions),
         "resources": " ".join(route.resources),
         "uris": " ".join(route.uris),

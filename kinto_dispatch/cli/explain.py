@@ -202,8 +202,11 @@ STATES = {
 
 def show(explanation: dict[str, Any]) -> None:
     """What happened, then channel by channel what its route says and what became of it."""
+    from kinto_dispatch.event import CHANGED
+
     event = explanation["event"]
-    line = f"{event['at']} {event['action']} {event['resource_name']} {event['uri']}"
+    said = "" if event["name"] == CHANGED else f" ({event['name']})"
+    line = f"{event['at']} {event['action']} {event['resource_name']} {event['uri']}{said}"
     click.echo(printable(f"{line} by {event['user_id'] or 'anonymous'}"))
     click.echo(printable(f"event {event['event_id']}, found in the {explanation['found_in']}"))
     for channel in explanation["channels"]:

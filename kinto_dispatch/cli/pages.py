@@ -91,6 +91,7 @@ def event_row(event: Event) -> dict[str, Any]:
     """An event under stable keys, without what the objects contain."""
     return {
         "event_id": event.id,
+        "name": event.name,
         "action": event.action,
         "resource_name": event.resource_name,
         "uri": event.uri,

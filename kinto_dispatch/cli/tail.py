@@ -125,11 +125,14 @@ def attempt_item(body: bytes) -> Item | None:
 
 def event_item(body: bytes) -> Item | None:
     """A captured event; ``None`` for what cannot be read."""
+    from kinto_dispatch.event import CHANGED
+
     event = read_event(body)
     if event is None:
         return None
     row = event_row(event)
+    said = "" if event.name == CHANGED else f" ({event.name})"
     more = f" +{len(event.changes) - 1}" if len(event.changes) > 1 else ""
-    line = f"{row['at']} {event.action} {event.resource_name} {event.uri}{more}"
+    line = f"{row['at']} {event.action} {event.resource_name} {event.uri}{more}{said}"
     line = f"{line} {event.user_id or 'anonymous'} {event.id}"
     return Item(event.timestamp / 1000, row, printable(line))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import transaction
+from kinto.core.storage.exceptions import BackendError
 
 from kinto_dispatch.capture import (
     Captured,
@@ -16,7 +18,13 @@ from kinto_dispatch.capture import (
     root_request,
     void_collected,
 )
+from kinto_dispatch.event import CHANGED
 
+
+logger = logging.getLogger(__name__)
+
+COMMITTED = "kinto_dispatch.committed"
+"""In ``request.bound_data``: what is told now comes too late."""
 
 BeforeCommit = Callable[[Any, Sequence[Captured]], None]
 AfterCommit = Callable[[Sequence[Captured]], None]
@@ -50,10 +58,13 @@ class Commits:
         before_commit: BeforeCommit,
         after_commit: AfterCommit,
         hooks: Hooks | None = None,
+        classes: Mapping[type, str] | None = None,
     ) -> None:
+        """``classes`` of other plugins' events, with the names that they are told under."""
         self._before_commit = before_commit
         self._after_commit = after_commit
         self._hooks = hooks
+        self._classes = classes or {}
 
     def on_new_request(self, new_request: Any) -> None:
         """Subscribe to Pyramid's ``NewRequest``, before Kinto does.
@@ -65,18 +76,42 @@ class Commits:
         self._collected(transaction.get(), new_request.request)
 
     def collect(self, kinto_event: Any) -> None:
-        """Subscribe to ``ResourceChanged`` or ``ResourceRead``, any number of times."""
+        """Subscribe to ``ResourceChanged`` or ``ResourceRead``, any number of times.
+
+        Also to events of other plugins, which may come when what was captured before has been
+        passed to ``before_commit`` already: a hook that is added while such hooks run is run, too.
+        """
         current = transaction.get()
         collected = self._collected(current, kinto_event.request)
         if id(kinto_event) in collected.seen:
             return
         collected.seen[id(kinto_event)] = kinto_event
-        captured = capture(kinto_event, self._hooks)
+        captured = capture(kinto_event, self._hooks, self._name_of(kinto_event))
         if captured is None:
             return
         if not collected.pending:
             current.addBeforeCommitHook(self._on_commit, (collected,))
         collected.pending.append(captured)
+
+    def collect_from_plugin(self, plugin_event: Any) -> None:
+        """As ``collect``, of an event that we know nothing about but its class: whatever it is
+        made of, the write goes on."""
+        name = self._name_of(plugin_event)
+        try:
+            if not plugin_event.request.bound_data.get(COMMITTED):
+                self.collect(plugin_event)
+                return
+            reason = "it came after the commit, too late to be kept together with what was written"
+        except BackendError:
+            # The storage failed, and with it the transaction: to go on would be to lose the write.
+            raise
+        except Exception as error:
+            reason = f"it cannot be read ({type(error).__name__}: {error})"
+        logger.error("%s is not announced: %s", name, reason)
+
+    def _name_of(self, kinto_event: Any) -> str:
+        bases = type(kinto_event).__mro__ if self._classes else ()
+        return next((self._classes[one] for one in bases if one in self._classes), CHANGED)
 
     def _collected(self, current: Any, request: Any) -> Collected:
         """What this transaction has collected; hooks into it when asked for the first time."""
@@ -103,6 +138,8 @@ class Commits:
         collected.passed += events
 
     def _on_committed(self, succeeded: bool, collected: Collected) -> None:
+        if succeeded:
+            collected.request.bound_data[COMMITTED] = True
         if succeeded and collected.passed:
             self._after_commit(collected.passed)
 

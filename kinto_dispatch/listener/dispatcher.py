@@ -29,8 +29,14 @@ class Dispatcher:
     """
 
     def __init__(
-        self, configuration: Configuration, timeouts: Mapping[str, float], outbox: Outbox | None
+        self,
+        configuration: Configuration,
+        timeouts: Mapping[str, float],
+        outbox: Outbox | None,
+        classes: Mapping[type, str] | None = None,
     ) -> None:
+        """``classes`` of other plugins' events, to subscribe ``on_plugin_event`` to, with the
+        names that they are told under."""
         self.configuration = configuration
         self._sync = SyncChannels(configuration.sync_channels, timeouts)
         lanes = tuple(channel.name for channel in configuration.async_channels)
@@ -39,8 +45,9 @@ class Dispatcher:
         self.direct = DirectAppender(self.log) if self.log and outbox is None else None
         openings = Openings.of(configuration.settings)
         hooks = Hooks(openings) if openings.plugins else None
-        self._commits = Commits(self._before_commit, self._after_commit, hooks)
+        self._commits = Commits(self._before_commit, self._after_commit, hooks, classes)
         self.on_new_request = self._commits.on_new_request
+        self.on_plugin_event = self._commits.collect_from_plugin
 
     def __call__(self, event: Any) -> None:
         """Capture what happened; it is told when its transaction commits. Two aliases may pass on

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import Any
 
 from kinto.core.errors import raise_invalid
 from kinto.core.events import ACTIONS, ResourceChanged
 
-from kinto_dispatch.subscriptions import FORMATS, Openings, problems_of
+from kinto_dispatch.subscriptions import FORMATS, Openings, problems_of, unheard
+
+
+logger = logging.getLogger(__name__)
 
 
 def check_hooks(config: Any, openings: Openings) -> None:
@@ -34,3 +38,13 @@ def _check(openings: Openings, event: Any) -> None:
         )
         for where, why in problems_of(written, str(bucket_id), openings):
             raise_invalid(event.request, name=f"data.{where}", description=why)
+        # Not refused: what stands in the metadata of a deployment must stay writable there.
+        for where, name in unheard(written, openings):
+            logger.warning(
+                "data.%s of %s: nobody will be told of %r. Listened to are: %s. Add its name to "
+                "the setting events of kinto-dispatch, or remove the hook.",
+                where,
+                event.payload["uri"],
+                name,
+                " ".join(openings.events),
+            )

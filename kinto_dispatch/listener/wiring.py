@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from importlib.metadata import metadata
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,8 @@ from pyramid.events import NewRequest
 from pyramid.exceptions import ConfigurationError
 from pyramid.settings import asbool
 
-from kinto_dispatch.errors import DispatchError, OutboxUnavailable
+from kinto_dispatch.capture import find_classes
+from kinto_dispatch.errors import BadSettings, DispatchError, OutboxUnavailable
 from kinto_dispatch.lines import keep_lines
 from kinto_dispatch.listener.dispatcher import Dispatcher
 from kinto_dispatch.listener.heartbeat import Heartbeat
@@ -21,7 +23,7 @@ from kinto_dispatch.outbox.protocol import Outbox
 from kinto_dispatch.plugins import Channel, Configuration, configure
 from kinto_dispatch.queue import queue_location
 from kinto_dispatch.settings import DispatchSettings
-from kinto_dispatch.settings.channels import channel_base
+from kinto_dispatch.settings.channels import Alias, channel_base
 from kinto_dispatch.settings.text import SettingsText
 from kinto_dispatch.subscriptions import Openings
 
@@ -61,10 +63,14 @@ def load_from_config(config: Any, prefix: str = "") -> Dispatcher:
 def _wire(config: Any) -> Dispatcher:
     configuration = configure(config.get_settings())
     settings = configuration.settings
+    classes = _event_classes(config, settings)
     outbox = _outbox(config, configuration) if settings.has_transactional_outbox else None
-    dispatcher = Dispatcher(configuration, _timeouts(config, configuration), outbox)
+    timeouts = _timeouts(config, configuration)
+    dispatcher = Dispatcher(configuration, timeouts, outbox, classes)
     # Before Kinto's own, which its initialisation subscribes after the listeners.
     config.add_subscriber(dispatcher.on_new_request, NewRequest)
+    for event_class in classes:
+        config.add_subscriber(dispatcher.on_plugin_event, event_class)
     check_hooks(config, Openings.of(settings))
     config.add_api_capability(NAME, **_capability(configuration))
     config.registry.heartbeats[NAME] = Heartbeat(
@@ -81,6 +87,17 @@ def _wire(config: Any) -> Dispatcher:
 def _command(config: Any) -> str | None:
     """The command of ``kinto`` that runs, such as ``migrate``; ``None`` where Kinto serves."""
     return getattr(config.registry, "command", None) or None
+
+
+def _event_classes(config: Any, settings: DispatchSettings) -> Mapping[type, str]:
+    """The classes of other plugins' events, with their names. Raises ``BadSettings``."""
+    text = SettingsText(config.get_settings(), os.environ)
+    keys = [f"{Alias(channel.alias).base}events" for channel in settings.channels]
+    typed = next((key for key in keys if text.get(key)), None)
+    classes, problems = find_classes(settings.events, text.name(typed) if typed else "events")
+    if problems:
+        raise BadSettings(problems)
+    return classes
 
 
 def _timeouts(config: Any, configuration: Configuration) -> dict[str, float]:

@@ -107,7 +107,8 @@ def _channel(
     others = ALIAS_NAMES if base == alias.base else ()
     values = intake.values(base, CHANNEL)
     table = {key: parse for key, parse in ROUTE.items() if key not in others}
-    route = RouteSettings(**intake.values(base, table), **alias_route)
+    chosen = {**_implied_events(intake, alias, base, values), **intake.values(base, table)}
+    route = RouteSettings(**chosen, **alias_route)
     _check_read(intake, base, route)
     _check_sync(intake, base, values)
     _check_digests(intake, base, values)
@@ -131,6 +132,17 @@ def _channel(
         options={key: typed.text for key in options if (typed := text.find(base + key))},
         **values,
     )
+
+
+def _implied_events(
+    intake: Intake, alias: Alias, base: str, values: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """What a channel hears of that names no events: whatever hooks ask for where it is open for
+    them, and what is written beside its plugin where it is the only one there."""
+    if values.get("subscribable"):
+        return {"events": ("*",)}
+    listed = intake.text.get(f"{base}events") if base == alias.base else None
+    return {"events": tuple(listed.text.split())} if listed else {}
 
 
 def _is_name(intake: Intake, key: str, name: str) -> bool:

@@ -162,6 +162,16 @@ def resources(value: str) -> tuple[str, ...]:
     return words(value)
 
 
+def event_names(value: str) -> tuple[str, ...]:
+    """Dotted names of classes, split on white space. They are looked for where Kinto starts: a
+    worker need not have their plugins."""
+    for word in value.split():
+        if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", word):
+            expected = "dotted names of classes, as in some_plugin.events.SomethingHappened"
+            raise Unfit(expected, found=repr(word[:80]))
+    return tuple(dict.fromkeys(value.split()))
+
+
 def key_prefix(value: str) -> str:
     """The beginning of keys in the queue."""
     if not re.fullmatch(r"[A-Za-z0-9_.:-]{1,64}", value.strip()):

@@ -6,13 +6,15 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr
 
-from kinto_dispatch.errors import Problem
-from kinto_dispatch.settings.channels import LISTENERS, Alias, channels_of
+from kinto_dispatch.errors import Problem, did_you_mean
+from kinto_dispatch.event import CHANGED
+from kinto_dispatch.settings.channels import LISTENERS, Alias, channel_base, channels_of
 from kinto_dispatch.settings.intake import Intake, shown
 from kinto_dispatch.settings.parsers import Unfit, state_directory
 from kinto_dispatch.settings.text import SettingsText
@@ -41,6 +43,7 @@ def read(
         **_storage(intake.text),
     )
     _check_emailer_channel(intake, aliases, found)
+    _check_events(intake, found)
     return found, intake.problems
 
 
@@ -122,6 +125,21 @@ def _check_emailer_channel(
                 shown(name),
                 f"a channel with subscribable = true ({', '.join(opened) or 'there is none'})",
             )
+
+
+def _check_events(intake: Intake, found: DispatchSettings) -> None:
+    """A channel can hear only of what is captured."""
+    there = (CHANGED, *found.events)
+    for channel in found.channels:
+        for name in channel.route.events:
+            if not any(fnmatchcase(one, name) for one in there):
+                intake.complain(
+                    f"{channel_base(channel)}events",
+                    shown(name),
+                    f"some of {' '.join(there)}",
+                    did_you_mean(name, there)
+                    or f"Add it to {LISTENERS}.{channel.alias}.events, too.",
+                )
 
 
 def _default_queue_dir(intake: Intake, needed_by: Sequence[Alias]) -> Path:

@@ -27,12 +27,14 @@ Addresses = Annotated[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteSettings:
-    """Which changes a channel wants; an empty tuple or ``None`` means any.
+    """Which changes a channel wants; an empty tuple or ``None`` means any, and no ``events`` those
+    of Kinto itself.
 
     ``alias_actions`` and ``alias_resources`` are those given at the listener's alias, which hold
     for all its channels.
     """
 
+    events: tuple[str, ...] = ()
     actions: tuple[str, ...] = ()
     resources: tuple[str, ...] = ()
     uris: tuple[str, ...] = ()
@@ -88,7 +90,8 @@ class DispatchSettings:
 
     Without ``queue_url`` the queue lies in ``queue_dir``, an absolute path. Its default is in the
     user's state directory (``XDG_STATE_HOME``, else ``~/.local/state``), the same for all
-    processes of one Kinto: those who run as different users have to set it.
+    processes of one Kinto: those who run as different users have to set it. ``events`` are the
+    classes of other plugins' events that are captured beside Kinto's own.
     """
 
     channels: tuple[ChannelSettings, ...]
@@ -103,6 +106,7 @@ class DispatchSettings:
     dead_retention_seconds: float = 30 * 86400.0
     log_max_bytes: int = 1_000_000_000
     emailer_channel: str | None = None
+    events: tuple[str, ...] = field(default_factory=tuple)
     storage_backend: str = ""
     storage_url: SecretStr | None = None
     transaction_per_request: bool = True
@@ -126,6 +130,7 @@ DISPATCHER: Mapping[str, Parser] = {
     "dead_retention_seconds": parsers.seconds(60.0),
     "log_max_bytes": parsers.integer(1_000_000),
     "emailer_channel": parsers.text,
+    "events": parsers.event_names,
 }
 CHANNEL: Mapping[str, Parser] = {
     "mode": parsers.choice("async", "sync"),
@@ -145,6 +150,7 @@ CHANNEL: Mapping[str, Parser] = {
     "retry_delays_seconds": parsers.delays,
 }
 ROUTE: Mapping[str, Parser] = {
+    "events": parsers.words,
     "actions": parsers.words,
     "resources": parsers.resources,
     "uris": parsers.words,

@@ -6,7 +6,7 @@ and what judging and rendering them costs is bounded.
 """
 
 from kinto_dispatch.subscriptions.formats import FORMATS, Compiled, compile_hook
-from kinto_dispatch.subscriptions.metadata import Openings, hooks_of, problems_of
+from kinto_dispatch.subscriptions.metadata import Openings, hooks_of, problems_of, unheard
 
 
-__all__ = ["FORMATS", "Compiled", "Openings", "compile_hook", "hooks_of", "problems_of"]
+__all__ = ["FORMATS", "Compiled", "Openings", "compile_hook", "hooks_of", "problems_of", "unheard"]

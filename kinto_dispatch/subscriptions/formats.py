@@ -71,6 +71,7 @@ class _Own(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     channel: Name
+    events: Names = []
     actions: list[Literal["create", "update", "delete"]] = Field([], max_length=3)
     resources: Names = []
     uris: Names = []
@@ -90,6 +91,7 @@ class OwnHook:
         own = _checked(_Own, hook)
         problems = list(_bad_recipients(own.recipients, placeholder=False))
         rule = RouteSettings(
+            events=tuple(own.events),
             actions=tuple(own.actions),
             resources=tuple(own.resources),
             uris=tuple(own.uris),

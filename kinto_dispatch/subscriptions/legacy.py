@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kinto_dispatch.event import Change, Event, Subscription
+from kinto_dispatch.event import CHANGED, Change, Event, Subscription
 from kinto_dispatch.subscriptions import patterns
 
 
-RESOURCE_CHANGED = "kinto.core.events.ResourceChanged"
-AFTER_RESOURCE_CHANGED = "kinto.core.events.AfterResourceChanged"
-"""What the documentation of kinto-emailer shows. What is told here has happened, so both fit."""
+AFTER_CHANGED = "kinto.core.events.AfterResourceChanged"
+"""What the documentation of kinto-emailer shows. What is told here has happened, so it fits where
+``CHANGED`` does."""
 
 RESOURCES = ("record", "collection")
 
@@ -65,9 +65,22 @@ class LegacyFilter:
 
 def _values(name: str, event: Event, change: Change) -> tuple[str, ...]:
     if name == "event":
-        return (RESOURCE_CHANGED, AFTER_RESOURCE_CHANGED)
+        return names_for(event.name)
     value = _compared(event, change).get(name)
     return () if value is None else (value,)
+
+
+def names_for(name: str) -> tuple[str, ...]:
+    """What hooks may call an event of that name."""
+    return (name, AFTER_CHANGED) if name == CHANGED else (name,)
+
+
+def is_heard(condition: str, names: Iterable[str]) -> bool:
+    """Whether one of these events can meet the condition, as far as that can be decided."""
+    try:
+        return any(patterns.matches(condition, one) for name in names for one in names_for(name))
+    except patterns.BadPattern:
+        return True
 
 
 def _compared(event: Event, change: Change) -> dict[str, str | None]:
@@ -86,7 +99,7 @@ def context_of(event: Event, change: Change, subscription: Subscription) -> dict
     return {
         **event.payload,
         **_compared(event, change),
-        "event": RESOURCE_CHANGED,
+        "event": event.name,
         "bucket_id": change.uri.split("/")[2] if change.uri.count("/") > 1 else event.bucket_id,
         "user_id": event.user_id,
         "uri": change.uri,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kinto_dispatch.errors import BadHook, did_you_mean
+from kinto_dispatch.event import CHANGED
+from kinto_dispatch.globs import matches_text
 from kinto_dispatch.settings import DispatchSettings
 from kinto_dispatch.subscriptions.formats import (
     EMAILER,
@@ -15,6 +17,7 @@ from kinto_dispatch.subscriptions.formats import (
     SLACK,
     compile_hook,
 )
+from kinto_dispatch.subscriptions.legacy import is_heard
 from kinto_dispatch.subscriptions.recipients import group_of
 
 
@@ -25,10 +28,12 @@ MOST_HOOKS = 20
 @dataclass(frozen=True, slots=True)
 class Openings:
     """The channels that the operator opened for subscriptions, by name, with their plugins;
-    ``emailer`` is the one that hooks of kinto-emailer go to."""
+    ``emailer`` is the one that hooks of kinto-emailer go to, ``events`` what there is to hear
+    of."""
 
     plugins: Mapping[str, str]
     emailer: str | None = None
+    events: Sequence[str] = (CHANGED,)
 
     @classmethod
     def of(cls, settings: DispatchSettings) -> Openings:
@@ -37,7 +42,8 @@ class Openings:
         plugins = {one.name: one.plugin for one in settings.channels if one.subscribable}
         email = [name for name, plugin in plugins.items() if plugin == "email"]
         only = email[0] if len(email) == 1 else None
-        return cls(plugins, settings.emailer_channel or only)
+        events = dict.fromkeys((CHANGED, *settings.events))
+        return cls(plugins, settings.emailer_channel or only, tuple(events))
 
     def channel_of(self, format: str, hook: Mapping[str, Any]) -> str | None:
         """The channel that a hook goes to; ``None`` if it names none that is open."""
@@ -95,6 +101,17 @@ def problems_of(
                 yield f"{format}.hooks.{number}{where and '.'}{where}", why
 
 
+def unheard(metadata: Mapping[str, Any], openings: Openings) -> Iterator[tuple[str, str]]:
+    """Where a hook of an older format asks for events that this Kinto does not listen to, and for
+    which: it may stand there, and is told of nothing."""
+    for format in (EMAILER, SLACK):
+        hooks = (metadata.get(format) or {}).get("hooks") if openings.serves(format) else None
+        for number, hook in enumerate(hooks or ()):
+            event = hook.get("event")
+            if event is not None and not is_heard(event, openings.events):
+                yield f"{format}.hooks.{number}.event", event
+
+
 def _problems_of_hook(
     format: str, hook: Any, bucket_id: str, openings: Openings
 ) -> Iterator[tuple[str, str]]:
@@ -113,6 +130,11 @@ def _problems_of_hook(
         near = did_you_mean(str(name), names)
         listed = ", ".join(names) or "none"
         yield "channel", f"{name!r} is not open for hooks; open are: {listed}. {near}".strip()
+    for event in (hook.get("events") or ()) if format == OURS else ():
+        if not any(matches_text(event.split("*"), one) for one in openings.events):
+            near = did_you_mean(event, openings.events)
+            listed = " ".join(openings.events)
+            yield "events", f"{event!r} is not listened to; there are: {listed}. {near}".strip()
     for recipient in hook.get("recipients") or ():
         group = group_of(recipient) or _group_with_placeholders(recipient)
         if group is not None and group[0] != bucket_id:
