@@ -8,10 +8,11 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from itertools import islice
 from typing import Any
 
 from kinto_dispatch.housekeeping import Housekeeper
@@ -24,6 +25,7 @@ from kinto_dispatch.queue import open_queue
 from kinto_dispatch.queue.protocol import Queue
 from kinto_dispatch.relay import Relay, open_relay
 from kinto_dispatch.router import Router, position
+from kinto_dispatch.vitals import Standstill, Vitals
 
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,9 @@ logger = logging.getLogger(__name__)
 BEAT_SECONDS = 2.0
 BEAT_TTL_SECONDS = 10.0
 IDLE_CHECK_SECONDS = 0.1
+
+SAID = 5
+"""Reasons of a kind in ``Worker.vitals``, so that they fit through a pipe at once."""
 
 LEAVE_SECONDS = 2.0
 """What is kept of ``shutdown_seconds``, at most half of it, to settle, give back, and close."""
@@ -58,12 +63,31 @@ class Worker:
         self._started_at = time.time()
         self._quarantine = Quarantine(configuration.source)
         self._lanes: list[Lane] = []
+        self._beaten_at = float("-inf")
+        self._standstill = Standstill()
 
     def stop(self) -> None:
         """Claim nothing more, finish what is in flight, end. May be called from a signal."""
         if not self._stopping.is_set():
             logger.info("worker.stopping in_flight=%d", self._in_flight())
         self._stopping.set()
+
+    def vitals(self) -> Vitals:
+        """Whether it fetches, and whether it is set up for that. To be asked every second or so,
+        on its loop: what stands still is known by two looks."""
+        if self._stopping.is_set():
+            return Vitals(unready=("stops",))
+        rounds = {lane.name: lane.rounds for lane in self._lanes if lane.has_room}
+        unfetched = self._standstill.look(rounds, time.monotonic())
+        stuck = [f"channel {name!r}: has room and fetches nothing" for name in unfetched]
+        return Vitals(tuple(stuck[:SAID]), tuple(islice(self._unready(), SAID)))
+
+    def _unready(self) -> Iterator[str]:
+        if time.monotonic() - self._beaten_at > BEAT_TTL_SECONDS:
+            yield "the queue does not answer; the log says why"
+        for channel in self._configuration.async_channels:
+            if channel.status == "failed":
+                yield f"channel {channel.name!r} has failed; kinto-dispatch check says why"
 
     async def run(self) -> None:
         """Work until ``stop`` is called, or with ``burst`` until everything due is settled."""
@@ -158,10 +182,12 @@ class Worker:
         """Until the lanes have drained: a worker that finishes what it holds still lives."""
         patience = Patience(asyncio.Event())
         while True:
-            await patience.attempt(
-                lambda: queue.beat(self.name, self._describe(), BEAT_TTL_SECONDS), "the heartbeat"
-            )
+            await patience.attempt(partial(self._beat, queue), "the heartbeat")
             await patience.pause(BEAT_SECONDS)
+
+    async def _beat(self, queue: Queue) -> None:
+        await queue.beat(self.name, self._describe(), BEAT_TTL_SECONDS)
+        self._beaten_at = time.monotonic()
 
     def _describe(self) -> dict[str, Any]:
         return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -9,8 +10,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import FrameType
+
+import msgspec
+
+from kinto_dispatch.cli.health import HealthServer
+from kinto_dispatch.vitals import Pulse, Vitals
 
 
 logger = logging.getLogger(__name__)
@@ -27,6 +33,40 @@ OLD_SECONDS = 60.0
 ENDED_BY_SIGNAL = (-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT)
 
 
+class Ear:
+    """Hears through a pipe what one process says of itself."""
+
+    def __init__(self) -> None:
+        self.pulse = Pulse(time.monotonic())
+        self._reader = -1
+        self._rest = b""
+
+    @contextlib.contextmanager
+    def mouth(self) -> Iterator[int]:
+        """The end of the pipe for the process, which has it from then on alone."""
+        self._reader, mouth = os.pipe()
+        os.set_blocking(self._reader, False)
+        try:
+            yield mouth
+        finally:
+            os.close(mouth)
+
+    def listen(self) -> None:
+        """Take in what was said since the last time; only the last of it counts."""
+        with contextlib.suppress(BlockingIOError):
+            while self._reader >= 0 and (said := os.read(self._reader, 65_536)):
+                *lines, self._rest = (self._rest + said).split(b"\n")
+                # Where there was no room for a whole line, half of it stands before the next.
+                with contextlib.suppress(msgspec.DecodeError, IndexError):
+                    self.pulse.hear(Vitals.decode(lines[-1]), time.monotonic())
+
+    def close(self) -> None:
+        """Give the pipe back."""
+        if self._reader >= 0:
+            os.close(self._reader)
+            self._reader = -1
+
+
 class Supervised:
     """One child process that is started again whenever it dies by itself."""
 
@@ -34,8 +74,22 @@ class Supervised:
         self._command = [sys.executable, "-m", "kinto_dispatch", *arguments]
         self._died_young = 0
         self._started_at = time.monotonic()
+        self._ear = Ear()
         self.process = self._start()
         self.was_asked_to_stop = False
+
+    def vitals(self) -> Vitals:
+        """How it is, from any thread."""
+        code = self.process.poll()
+        if code is None:
+            return self._ear.pulse.look(time.monotonic())
+        if code == 0:
+            return Vitals(unready=("has ended",))
+        return Vitals((f"died with exit code {code}; it is started again",))
+
+    def listen(self) -> None:
+        """Take in what it said of itself since the last time."""
+        self._ear.listen()
 
     def pass_on(self, number: int) -> None:
         """Send it a signal, if it runs."""
@@ -47,7 +101,15 @@ class Supervised:
         # The pipe is never written to: it closes when this process dies, however it dies, and
         # the child then stops by itself. It has a session of its own, since a terminal sends
         # Ctrl-C to a whole group: the child would get it twice, and twice means at once.
-        return subprocess.Popen(self._command, stdin=subprocess.PIPE, start_new_session=True)
+        self._ear.close()
+        self._ear = Ear()
+        with self._ear.mouth() as mouth:
+            return subprocess.Popen(
+                [*self._command, "--vitals-to", str(mouth)],
+                stdin=subprocess.PIPE,
+                pass_fds=[mouth],
+                start_new_session=True,
+            )
 
     def revive(self) -> bool:
         """Start it again if it died, after a while if it died young; whether it was started."""
@@ -73,12 +135,16 @@ def restart_seconds(died_young: int) -> float:
 
 
 def supervise(
-    arguments: Sequence[str], processes: int, burst: bool, supervised: bool = False
+    arguments: Sequence[str],
+    processes: int,
+    burst: bool,
+    supervised: bool = False,
+    health: HealthServer | None = None,
 ) -> int:
     """Run ``kinto-dispatch`` with these arguments in several processes until a signal comes, or
     with ``burst`` until all have ended. Returns the worst exit code. Signals are passed on; a
     second one reaches the children too. With ``supervised`` the end of standard input counts as
-    a signal."""
+    a signal. ``health`` answers for all of them until the last has ended."""
     asked_to_stop: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
@@ -91,12 +157,18 @@ def supervise(
         signal.signal(number, pass_on)
     if supervised:
         threading.Thread(target=_stop_with_standard_input, daemon=True).start()
+    if health is not None:
+        health.start(lambda: [child.vitals() for child in children])
     while any(child.process.poll() is None for child in children) or not (asked_to_stop or burst):
         time.sleep(POLL_SECONDS)
+        for child in children:
+            child.listen()
         if not asked_to_stop and not burst:
             for child in children:
                 if child.revive() and asked_to_stop:  # the signal came while it was being started
                     child.pass_on(signal.SIGTERM)
+    if health is not None:
+        health.stop()
     # Of one that had died before it could be asked the log has told.
     counted = [child for child in children if child.was_asked_to_stop or not asked_to_stop]
     codes: list[int] = [child.process.returncode for child in counted]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import rich_click as click
 
+from kinto_dispatch.cli.address import Address, AddressType
 from kinto_dispatch.cli.common import load_configuration, pick_lanes
 from kinto_dispatch.cli.options import ini_option, ini_path
 from kinto_dispatch.cli.printing import note
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 LEAST_STANDSTILL_SECONDS = 30.0
 STANDSTILL_SECONDS = 10.0
+PARENTS_OPTIONS = ("--processes", "--health-port")
 
 
 @click.command()
@@ -36,6 +38,12 @@ STANDSTILL_SECONDS = 10.0
 )
 @click.option("--channels", metavar="NAMES", help="Only these channels, separated by commas.")
 @click.option("--burst", is_flag=True, help="Stop when everything due has been settled.")
+@click.option(
+    "--health-port",
+    type=AddressType(),
+    help="Answer /livez and /readyz here; on the loopback address, unless a host is given.",
+)
+@click.option("--vitals-to", type=int, hidden=True, help="Say there how it is.")
 @click.option("--supervised", is_flag=True, hidden=True, help="Stop when standard input closes.")
 @click.option(
     "--standstill-seconds",
@@ -48,10 +56,16 @@ def command(
     concurrency: int | None,
     channels: str | None,
     burst: bool,
+    health_port: Address | None,
+    vitals_to: int | None,
     supervised: bool,
     standstill_seconds: float | None,
 ) -> None:
     """Deliver what the async channels want, until SIGTERM or SIGINT.
+
+    With --health-port two paths are answered, with 200 or 503 and JSON {ok, workers: {expected,
+    live, ready}, reasons}. /livez: some worker process fetches, or would if the queue were there.
+    /readyz: all have reached the queue and run all of their channels.
 
     A first signal lets what is in flight finish, at most ``shutdown_seconds``; a second one gives
     it back at once. Exits 0 either way: nothing is lost.
@@ -64,14 +78,22 @@ def command(
     if not configuration.async_channels and not supervised:
         note("No channel is async, so there is nothing to deliver: mode = sync needs no worker.")
     options = WorkerOptions(concurrency=concurrency, channels=names, burst=burst)
+    health = None
+    if health_port is not None:
+        from kinto_dispatch.cli.health import open_port
+
+        health = open_port(health_port)
     if processes == 1:
-        from kinto_dispatch.cli.process import run_and_exit
+        from kinto_dispatch.cli.process import answering, run_and_exit, through
 
         limit = standstill_seconds or longest_standstill(configuration)
-        run_and_exit(configuration, options, supervised, limit)
+        hear = answering(health) if health is not None else None
+        if vitals_to is not None:
+            hear = through(vitals_to)
+        run_and_exit(configuration, options, supervised, limit, hear)
     from kinto_dispatch.cli.processes import supervise
 
-    sys.exit(supervise(_child_arguments(ini_path()), processes, burst, supervised))
+    sys.exit(supervise(_child_arguments(ini_path()), processes, burst, supervised, health))
 
 
 def longest_standstill(configuration: Configuration) -> float:
@@ -83,17 +105,18 @@ def longest_standstill(configuration: Configuration) -> float:
 
 def _child_arguments(path: str) -> list[str]:
     """This command line again, for one process."""
-    return [*_without_processes(sys.argv[1:]), "--processes", "1", "--supervised", "--ini", path]
+    return [*_for_a_child(sys.argv[1:]), "--processes", "1", "--supervised", "--ini", path]
 
 
-def _without_processes(arguments: list[str]) -> list[str]:
+def _for_a_child(arguments: list[str]) -> list[str]:
+    """Without what is the business of the one above."""
     kept: list[str] = []
     skip = False
     for argument in arguments:
         if skip:
             skip = False
-        elif argument == "--processes":
+        elif argument in PARENTS_OPTIONS:
             skip = True
-        elif not argument.startswith("--processes="):
+        elif argument.partition("=")[0] not in PARENTS_OPTIONS:
             kept.append(argument)
     return kept
