@@ -61,6 +61,8 @@ async def _text(answer: aiohttp.ClientResponse, end: float, text_seconds: float)
         return None
     end = min(end, asyncio.get_running_loop().time() + text_seconds)
     try:
+        if answer.content.is_eof():  # it came with the status, as most do: no need for a timer
+            return await answer.text()
         async with asyncio.timeout_at(end):
             return await answer.text()
     except (TimeoutError, aiohttp.ClientError, OSError):
