@@ -110,7 +110,9 @@ class Commits:
         logger.error("%s is not announced: %s", name, reason)
 
     def _name_of(self, kinto_event: Any) -> str:
-        bases = type(kinto_event).__mro__ if self._classes else ()
+        if not self._classes:
+            return CHANGED
+        bases = type(kinto_event).__mro__
         return next((self._classes[one] for one in bases if one in self._classes), CHANGED)
 
     def _collected(self, current: Any, request: Any) -> Collected:

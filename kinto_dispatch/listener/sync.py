@@ -18,7 +18,6 @@ from kinto_dispatch.event import Event
 from kinto_dispatch.lines import log_fields
 from kinto_dispatch.outcome import Delivered, Rejected, Retry, Veto
 from kinto_dispatch.plugins import Channel
-from kinto_dispatch.settings import Phase
 from kinto_dispatch.threads import PoolExhausted, ThreadPool
 
 
@@ -60,15 +59,17 @@ class SyncChannels:
 
     def __init__(self, channels: Sequence[Channel], timeouts: Mapping[str, float]) -> None:
         """``timeouts`` in seconds, by the names of the channels. Failed channels are left out."""
-        self._callers = [
+        callers = [
             _Caller(channel, timeouts[channel.name])
             for channel in channels
             if channel.status == "loaded"
         ]
+        self._before = [one for one in callers if one.channel.config.phase == "before_commit"]
+        self._after = [one for one in callers if one.channel.config.phase == "after_commit"]
 
     def before_commit(self, events: Sequence[Captured]) -> Veto | Aborted | None:
         """Ask the channels with ``phase = before_commit``; the first refusal ends it."""
-        for caller in self._of_phase("before_commit"):
+        for caller in self._before:
             aborts = caller.channel.config.on_failure == "abort"
             for outcome in caller.call(events):
                 if isinstance(outcome, Veto):
@@ -79,12 +80,9 @@ class SyncChannels:
 
     def after_commit(self, events: Sequence[Captured]) -> None:
         """Tell the channels with ``phase = after_commit``. Never raises."""
-        for caller in self._of_phase("after_commit"):
+        for caller in self._after:
             for _ in caller.call(events):
                 pass
-
-    def _of_phase(self, phase: Phase) -> Iterator[_Caller]:
-        return (caller for caller in self._callers if caller.channel.config.phase == phase)
 
 
 class _Caller:

@@ -380,7 +380,7 @@ def test_a_channel_without_a_timeout_gets_five_seconds(plugin: Write) -> None:
     """A client waits, so the default is shorter than in the worker; what the ini says counts."""
     one, two = plugin(KEEPER), plugin(KEEPER)
     app = make_app(ini({}, a={"plugin": one}, b={"plugin": two, "timeout_seconds": "30"}))
-    callers = app.app.registry.kinto_dispatch._sync._callers
+    callers = app.app.registry.kinto_dispatch._sync._after
     assert [caller._timeout_seconds for caller in callers] == [5.0, 30.0]
 
 
