@@ -138,7 +138,7 @@ def _check_events(intake: Intake, found: DispatchSettings) -> None:
                     shown(name),
                     f"some of {' '.join(there)}",
                     did_you_mean(name, there)
-                    or f"Add it to {LISTENERS}.{channel.alias}.events, too.",
+                    or f"Add it to {intake.text.style(Alias(channel.alias).base)}events, too.",
                 )
 
 
