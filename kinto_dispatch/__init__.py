@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kinto_dispatch.delivery import Delivery
     from kinto_dispatch.egress import EgressGuard, HttpAnswer, HttpClient, check_headers
+    from kinto_dispatch.egress.settings import GuardedSecretUrl, GuardedSettings, GuardedUrl
     from kinto_dispatch.event import Change, Event
     from kinto_dispatch.hookspecs import hookimpl, on_event, on_event_async
     from kinto_dispatch.outcome import Delivered, Outcome, Rejected, Retry, Veto
@@ -39,6 +40,9 @@ __all__ = [  # noqa: RUF022 - grouped as a table of contents
     "on_event_async",
     "Addresses",
     # How a plugin sends over HTTP
+    "GuardedSettings",
+    "GuardedUrl",
+    "GuardedSecretUrl",
     "EgressGuard",
     "HttpClient",
     "HttpAnswer",
@@ -55,6 +59,9 @@ _HOME = {
     "Delivery": "delivery",
     "EgressGuard": "egress",
     "Event": "event",
+    "GuardedSecretUrl": "egress.settings",
+    "GuardedSettings": "egress.settings",
+    "GuardedUrl": "egress.settings",
     "HttpAnswer": "egress",
     "HttpClient": "egress",
     "Message": "render",

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import time
-from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from kinto_dispatch import (
     Channel,
     Delivery,
-    EgressGuard,
     Event,
+    GuardedSecretUrl,
+    GuardedSettings,
     HttpAnswer,
     HttpClient,
     Outcome,
@@ -37,17 +30,10 @@ USER_AGENT = "kinto-dispatch-webhook"
 GONE = 410
 
 
-class WebhookSettings(BaseModel):
+class WebhookSettings(GuardedSettings):
     """What stands in the ini."""
 
-    model_config = ConfigDict(frozen=True)
-
-    # These two come first: what may be a URL depends on them.
-    allow_hosts: tuple[str, ...] = Field((), description="hosts that may be private")
-    allow_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
-        (), description="networks that may be private, as in 10.1.0.0/16"
-    )
-    url: SecretStr = Field(description="where to post to, as in https://example.com/hook")
+    url: GuardedSecretUrl = Field(description="where to post to, as in https://example.com/hook")
     secrets: tuple[SecretStr, ...] = Field(
         description="whsec_...; several while the receiver changes from one to the next"
     )
@@ -60,13 +46,6 @@ class WebhookSettings(BaseModel):
     headers: dict[str, SecretStr] = Field(
         {}, description='further headers, as in {"Authorization": "Bearer ..."}'
     )
-
-    @field_validator("url")
-    @classmethod
-    def _check_url(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
-        hosts, networks = info.data.get("allow_hosts", ()), info.data.get("allow_networks", ())
-        EgressGuard(hosts, networks).check_url(url.get_secret_value())
-        return url
 
     @field_validator("secrets")
     @classmethod
@@ -95,10 +74,9 @@ class WebhookChannel:
     Settings = WebhookSettings
 
     def __init__(self, settings: WebhookSettings) -> None:
-        guard = EgressGuard(settings.allow_hosts, settings.allow_networks)
         own = {"User-Agent": USER_AGENT, "Content-Type": CONTENT_TYPES[settings.format]}
         headers = {**own, **_revealed(settings.headers)}
-        self._client = HttpClient(guard, settings.url.get_secret_value(), headers)
+        self._client = HttpClient(settings.guard, settings.url.get_secret_value(), headers)
         self._signers = open_signers(secret.get_secret_value() for secret in settings.secrets)
         self._settings = settings
 
