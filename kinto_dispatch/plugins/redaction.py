@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterable
 from urllib.parse import unquote, urlsplit
 
@@ -18,11 +19,13 @@ class Redactor:
     """Replaces secrets, and the longer words they are made of, but not the host of a URL.
 
     A library that fails likes to quote the URL it was given, or the half of it that it could not
-    read; hence the words.
+    read; hence the words. A server may quote the ``Authorization`` that was made of them; hence
+    base64, of which up to one byte at either end may stay.
     """
 
     def __init__(self, secrets: Iterable[str]) -> None:
         words = {word for secret in secrets for word in _words(secret)}
+        words |= {text for word in words if len(word) >= WORD_LENGTH for text in _encoded(word)}
         # The longest first, or what is left of a long one after a short one would stay readable.
         pattern = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
         self._pattern = re.compile(pattern) if pattern else None
@@ -40,6 +43,14 @@ def _words(secret: str) -> Iterable[str]:
     for word in SEPARATORS.split(secret):
         if len(word) >= WORD_LENGTH and word.lower() not in public:
             yield from {word, unquote(word)}
+
+
+def _encoded(word: str) -> Iterable[str]:
+    """What stands for it in base64 of any text around it, which three bytes of it shift."""
+    for before in range(3):
+        held = bytes(before) + word.encode("utf-8", "replace")
+        inside = slice(-(-before * 8 // 6), len(held) * 8 // 6)
+        yield from {b64encode(held).decode()[inside], urlsafe_b64encode(held).decode()[inside]}
 
 
 def _public_parts(secret: str) -> Iterable[str]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import re
 import sys
 import textwrap
 import threading
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import pytest
 
@@ -20,6 +23,7 @@ from kinto_dispatch.errors import BadSettings, PluginError, Problem
 from kinto_dispatch.event import Event
 from kinto_dispatch.limit import RateLimit
 from kinto_dispatch.plugins import Channel, Configuration, configure, discovery, installed
+from kinto_dispatch.plugins.redaction import MASK
 
 
 D = "kinto.event_listeners.dispatch."
@@ -921,6 +925,23 @@ def test_a_channel_cuts_its_secrets_out_of_any_text(module: WriteModule) -> None
     assert "public-name" in redacted
     for part in (CANARY, "T0123456", "p@sswordx", "p%40sswordx"):
         assert part not in redacted
+
+
+@pytest.mark.parametrize("user", ["", "x", "xy", "xyz"])
+@pytest.mark.parametrize("encode", [b64encode, urlsafe_b64encode])
+def test_a_channel_cuts_its_secrets_out_of_what_was_made_of_them(
+    module: WriteModule, user: str, encode: Callable[[bytes], bytes]
+) -> None:
+    """A server that quotes a request quotes user and password in base64 (B20)."""
+    password = "s\u00e3\u00ff??~~>>word"
+    url = f"https://hooks.example.com/?user={user}&password={quote(password)}"
+    channel = only_channel(f"{module(REFUSES)}:Channel", url=url, name="public-name")
+    sent = encode(f"{user}:{password}".encode()).decode()
+    redacted = channel.redact(f"'Authorization': 'Basic {sent}', 'Host': 'hooks.example.com'")
+    (left,) = re.findall("Basic (.*?)'", redacted)
+    assert MASK in left
+    assert len(left.replace(MASK, "")) <= len(user) * 2 + 6
+    assert "hooks.example.com" in redacted
 
 
 def test_pydantic_quotes_no_secret_in_a_log(
