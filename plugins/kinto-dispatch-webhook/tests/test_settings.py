@@ -35,10 +35,11 @@ def test_secrets_of_a_good_length(count: int) -> None:
         ("whsec_" + "-_" * 20, "secret 1 is not base64"),
         ("hunter2" * 10, "secret 1 does not begin with whsec_"),
         ("", "secrets"),
+        (" ".join([secret_of(24)] * 6), "at most 5 secrets"),
     ],
 )
 def test_other_secrets_stop_the_start(secrets: str, expected: str) -> None:
-    """With what to do, and without the secret (B10)."""
+    """With what to do, and without the secret (B10, B11)."""
     with pytest.raises(BadSettings, match=expected) as caught:
         make_channel("webhook", {**GOOD, "secrets": secrets})
     assert not secrets or secrets not in str(caught.value)

@@ -11,6 +11,8 @@ from standardwebhooks import Webhook
 
 PREFIX = "whsec_"
 FEWEST_BYTES, MOST_BYTES = 24, 64
+MOST_SECRETS = 5
+"""A receiver changes from one to the next; what is forgotten should not sign for ever."""
 
 ADVICE = (
     "make one with: python -c 'import base64, secrets;"
@@ -23,6 +25,8 @@ def open_signers(secrets: Iterable[str]) -> tuple[Webhook, ...]:
     signers = tuple(_signer(secret, number) for number, secret in enumerate(secrets, start=1))
     if not signers:
         raise ValueError(f"one secret or several; {ADVICE}")
+    if len(signers) > MOST_SECRETS:
+        raise ValueError(f"at most {MOST_SECRETS} secrets; leave out those that nobody uses now")
     return signers
 
 
