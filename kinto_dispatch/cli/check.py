@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import rich_click as click
 
@@ -78,11 +79,24 @@ def examine() -> Iterator[Finding]:
         return
     names = " ".join(channel.name for channel in configuration.channels)
     yield Finding("settings", "ok", f"{path}, channels: {names or 'none'}")
+    yield from examine_events(configuration.settings)
     for channel in configuration.channels:
         yield examine_channel(channel)
     if configuration.async_channels:
         yield from examine_outbox(configuration.settings)
         yield from examine_queue(configuration)
+
+
+def examine_events(settings: DispatchSettings) -> Iterator[Finding]:
+    """Whether the classes of other plugins' events are there. Only Kinto needs them."""
+    from kinto_dispatch.capture import find_classes
+
+    classes, problems = find_classes(settings.events, "events")
+    for problem in problems:
+        advice = f"Where Kinto runs, this would stop its start. {problem.advice}"
+        yield Finding("events", "warning", f"{problem.found}; expected {problem.expected}", advice)
+    if classes and not problems:
+        yield Finding("events", "ok", " ".join(classes.values()))
 
 
 def examine_channel(channel: Channel) -> Finding:
@@ -91,8 +105,11 @@ def examine_channel(channel: Channel) -> Finding:
     if channel.status == "failed":
         advice = "Put the plugin right; its lane fills meanwhile. See: kinto-dispatch plugins"
         return Finding(check, "error", f"{channel.config.plugin} failed: {channel.reason}", advice)
-    route = summary(channel.config.route)
-    return Finding(check, "ok", f"{channel.config.plugin}, {channel.mode}, {route}")
+    detail = f"{channel.config.plugin}, {channel.mode}, {summary(channel.config.route)}"
+    if channel.config.subscribable and channel.mode == "async" and not channel.config.rate_limit:
+        advice = "Whoever may write a collection can make it as busy as they like: set one."
+        return Finding(check, "warning", f"{detail}, open for hooks without rate_limit", advice)
+    return Finding(check, "ok", detail)
 
 
 def examine_outbox(settings: DispatchSettings) -> Iterator[Finding]:
@@ -117,7 +134,8 @@ def examine_queue(configuration: Configuration) -> Iterator[Finding]:
     """Whether the queue answers and is fit to hold what must not be lost."""
     settings = configuration.settings
     try:
-        yield from with_queue(attached(configuration), look)
+        lanes = [one.name for one in configuration.async_channels if one.status == "loaded"]
+        yield from with_queue(attached(configuration), partial(look, lanes))
     except QueueUnavailable as error:
         embedded = settings.queue_url is None
         yield examine_embedded(settings) if embedded else Finding("queue", "error", str(error))
@@ -125,15 +143,25 @@ def examine_queue(configuration: Configuration) -> Iterator[Finding]:
         yield Finding("queue", "error", str(error))
 
 
-async def look(queue: Queue) -> list[Finding]:
-    """What the server says of itself, and whether somebody delivers."""
+async def look(lanes: Sequence[str], queue: Queue) -> list[Finding]:
+    """What the server says of itself, and whether somebody delivers what is in these lanes."""
     health = await queue.health()
     findings = [Finding("queue", "ok", f"{health.server} {health.version}")]
     findings += [Finding("queue", "warning", warning) for warning in health.warnings]
-    if not await queue.workers():
+    return findings + examine_workers(lanes, await queue.workers())
+
+
+def examine_workers(lanes: Sequence[str], workers: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """Whether every lane has a worker."""
+    if not workers:
         advice = "Start one: kinto-dispatch worker"
-        findings.append(Finding("worker", "warning", "none is running", advice))
-    return findings
+        return [Finding("worker", "warning", "none is running", advice)]
+    run = {name for worker in workers for name in worker.get("channels", ())}
+    idle = ", ".join(name for name in lanes if name not in run)
+    if not idle:
+        return [Finding("worker", "ok", f"{len(workers)} running")]
+    advice = "Start one with this ini, or again if the channel is new; see its --channels."
+    return [Finding("worker", "warning", f"none runs: {idle}", advice)]
 
 
 def attached(configuration: Configuration) -> Configuration:

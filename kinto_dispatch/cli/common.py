@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+WHICH_INI = "Say with --ini or KINTO_INI which file Kinto is started with."
+
 
 def load_configuration(log_level: int = logging.WARNING) -> Configuration:
     """The checked configuration of the ini asked for. Raises ``BadSettings``.
@@ -43,7 +45,7 @@ def read_ini(path: str) -> Mapping[str, Any]:
     """The settings of the application section as text. Raises ``BadSettings``."""
     if not os.path.isfile(path):
         raise BadSettings(
-            [Problem("--ini", f"there is no file {path!r}", "Kinto's ini file", "Set --ini.")]
+            [Problem("--ini", f"there is no file {path!r}", "Kinto's ini file", WHICH_INI)]
         )
     with warnings.catch_warnings():
         # Pyramid imports pkg_resources, whose warning is nothing an operator can act on.
@@ -55,7 +57,8 @@ def read_ini(path: str) -> Mapping[str, Any]:
         raise BadSettings([_percent(path, error)]) from error
     except (configparser.Error, LookupError, OSError, ValueError) as error:
         found = " ".join(str(error).split())
-        raise BadSettings([Problem(path, found, "an ini file that Kinto can read")]) from error
+        expected = "an ini file that Kinto can read, with [app:main]"
+        raise BadSettings([Problem(path, found, expected, WHICH_INI)]) from error
     return settings
 
 

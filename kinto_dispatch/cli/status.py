@@ -143,7 +143,8 @@ def show(status: dict[str, Any], as_json: bool, watch: bool) -> None:
         if worker["stuck"]:
             click.echo(f"        threads hang in their hooks: {', '.join(worker['stuck'])}")
     if not status["workers"]:
-        click.echo(f"worker: none is {'running' if status['lanes'] else 'needed'}")
+        start = "running; start one: kinto-dispatch worker"
+        click.echo(f"worker: none is {start if status['lanes'] else 'needed'}")
 
 
 def show_lanes(lanes: Sequence[Mapping[str, Any]]) -> None:

@@ -46,6 +46,17 @@ REFUSALS = (
     ("max number of clients", "it has too many clients", "Raise maxclients on the server."),
     ("BUSY", "a script of another program blocks it", "Find out whose; SCRIPT KILL ends it."),
     ("Script killed", "somebody ended our script", "Look for who used SCRIPT KILL."),
+    ("Protocol error", "what listens there is neither Redis nor Valkey", "Correct queue_url."),
+    (
+        "WRONG_VERSION_NUMBER",
+        "it does not speak TLS",
+        "Write redis:// for rediss:// in queue_url.",
+    ),
+    (
+        "CERTIFICATE_VERIFY_FAILED",
+        "its certificate is signed by nobody who is trusted here",
+        "Name the file of its authority, ?ssl_ca_certs=FILE, in queue_url.",
+    ),
     ("unknown command", "it lacks a command that is needed", "Redis 6.2 or newer, or Valkey."),
 )
 """Looked for in the server's words, in this order: the sign, what it means, what to do."""

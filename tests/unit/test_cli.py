@@ -255,6 +255,7 @@ def test_an_unreadable_ini_is_explained(tmp_path: Path) -> None:
     result = run("channels", "--ini", str(ini))
     assert result.returncode == 78
     assert str(ini) in result.stderr
+    assert "Say with --ini or KINTO_INI which file Kinto is started with." in result.stderr
     assert "Traceback" not in result.stderr
 
 

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +75,8 @@ def answering(answer: bytes) -> Iterator[str]:
                 connection, _ = listener.accept()
             except OSError:
                 return
-            with connection:
+            # A client that hangs up in the middle is no trouble of the server's.
+            with connection, suppress(OSError):
                 while connection.recv(65536):
                     connection.sendall(answer)
 
@@ -289,6 +290,7 @@ async def test_a_password_that_nobody_asked_for_is_told(url: str) -> None:
         (b"-NOREPLICAS Not enough good replicas to write.\r\n", "too few replicas"),
         (b"-UNKILLABLE Sorry the script already executed write commands\r\n", "UNKILLABLE"),
         (b"-BUSY Valkey is busy running a script.\r\n", "SCRIPT KILL"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "neither Redis nor Valkey. Correct queue_url."),
         (b"-NEWS something new\r\n", "something new"),
     ],
 )
@@ -296,6 +298,13 @@ async def test_a_refusal_is_explained(answer: bytes, said: str) -> None:
     """In words and with what to do, whatever the server means."""
     with answering(answer) as url:
         assert said in await refusal(url)
+
+
+async def test_a_server_without_tls_is_told() -> None:
+    """Rather than what OpenSSL says of its version."""
+    with answering(b"-ERR unknown command\r\n") as url:
+        said = await refusal(url.replace("redis://", "rediss://"))
+    assert "it does not speak TLS. Write redis:// for rediss:// in queue_url." in said
 
 
 async def test_another_protocol_is_an_error_like_others() -> None:

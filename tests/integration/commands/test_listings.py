@@ -9,10 +9,11 @@ import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 
-from kinto_dispatch.queue.protocol import Entry
+from kinto_dispatch.queue.protocol import Entry, Queue
 from kinto_dispatch.testing.builders import make_event
 
 
@@ -125,6 +126,27 @@ def test_check_finds_a_failed_channel(site: Site) -> None:
     assert found["queue"][0] == "ok"
 
 
+def test_check_looks_for_events_of_other_plugins(site: Site) -> None:
+    """Their classes may be missing where only a worker runs, so that is a warning."""
+    events = "kinto.event_listeners.dispatch.events"
+    site.set_all({events: "smtplib.SMTP no_such_plugin.Event"})
+    status, text = findings(site)["events"]
+    assert status == "warning"
+    assert "no_such_plugin.Event, whose module cannot be imported" in text
+    assert "smtplib.SMTP, which has no request" in text
+    assert "Where Kinto runs, this would stop its start." in text
+
+
+def test_check_warns_of_open_channels_without_a_bound(site: Site) -> None:
+    """Users can subscribe to them, and receivers write back."""
+    site.set("ops", subscribable="true")
+    site.set("news", subscribable="true", rate_limit="60/minute")
+    found = findings(site)
+    assert found["channel ops"][0] == "warning"
+    assert "open for hooks without rate_limit" in found["channel ops"][1]
+    assert found["channel news"][0] == "ok"
+
+
 def test_check_finds_an_unfit_queue(site: Site) -> None:
     """A server that may drop what is queued is a warning, not a refusal."""
 
@@ -231,6 +253,41 @@ def test_check_finds_a_missing_outbox(site: Site, postgresql_url: str) -> None:
     status, text = findings(site, code=78)["outbox"]
     assert status == "error"
     assert "kinto migrate" in text
+    assert "LINE" not in text
+    result = site.run("status")
+    assert result.exit_code == 1
+    assert "kinto migrate" in result.stderr
+
+
+@pytest.mark.postgresql
+def test_check_finds_a_database_that_is_not_there(site: Site, postgresql_url: str) -> None:
+    """The reason in a line, without the driver's guesses, and what to do."""
+    name = urlsplit(postgresql_url).path
+    gone = postgresql_url.replace(name, f"{name}_gone", 1)
+    backend = "kinto.core.storage.postgresql"
+    for url, advice in (
+        (gone, "Create it, or correct its name in storage_url."),
+        ("postgresql://u:s3cret@127.0.0.1:1/db", "Check that PostgreSQL runs"),
+    ):
+        site.set_all({"kinto.storage_backend": backend, "kinto.storage_url": url})
+        status, text = findings(site, code=78)["outbox"]
+        assert status == "error"
+        assert advice in text
+        assert "Is the server running" not in text
+        assert "s3cret" not in text
+
+
+def test_check_finds_a_channel_that_no_worker_runs(site: Site) -> None:
+    """As after an ini was changed and its worker was not started again."""
+
+    async def plant(queue: Queue, *channels: str) -> None:
+        await queue.beat("w", {"name": "w", "channels": list(channels)}, 60)
+
+    site.with_queue(lambda queue: plant(queue, "ops"))
+    status, text = findings(site)["worker"]
+    assert (status, text.partition(" Start one")[0]) == ("warning", "none runs: news")
+    site.with_queue(lambda queue: plant(queue, "ops", "news"))
+    assert findings(site)["worker"] == ("ok", "1 running \n")
 
 
 def test_check_is_readable(site: Site) -> None:
@@ -267,6 +324,7 @@ def test_status_has_stable_keys(site: Site) -> None:
         "waiting": 1,
         "in_flight": 0,
         "retry": 0,
+        "collecting": 0,
         "dead": 1,
         "paused": False,
         "breaker": "closed",

@@ -21,7 +21,7 @@ def test_lanes_are_a_table(site: Site) -> None:
     text = site.run("status").stdout
     names = [line.split()[0] for line in text.splitlines()]
     assert names == ["channel", "ops", "news", "outbox:", "queue:", "worker:"]
-    assert "worker: none is running" in text
+    assert "worker: none is running; start one: kinto-dispatch worker" in text
     site.run("pause", "ops")
     assert "paused" in site.run("status").stdout
 
