@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
 import msgspec
@@ -29,6 +29,9 @@ died young, so that one that cannot start never spins."""
 
 OLD_SECONDS = 60.0
 """Who lived that long has started well."""
+
+Spawn = Callable[..., subprocess.Popen[bytes]]
+"""As ``subprocess.Popen``: raises ``OSError`` where there is no process or no memory."""
 
 ENDED_BY_SIGNAL = (-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT)
 
@@ -68,19 +71,36 @@ class Ear:
 
 
 class Supervised:
-    """One child process that is started again whenever it dies by itself."""
+    """One child process that is started again whenever it dies by itself, and tried again where it
+    cannot be started: that may pass, and the others go on."""
 
-    def __init__(self, arguments: Sequence[str]) -> None:
+    def __init__(self, arguments: Sequence[str], spawn: Spawn = subprocess.Popen) -> None:
         self._command = [sys.executable, "-m", "kinto_dispatch", *arguments]
+        self._spawn = spawn
         self._died_young = 0
         self._started_at = time.monotonic()
         self._ear = Ear()
-        self.process = self._start()
+        self.process: subprocess.Popen[bytes] | None = None
         self.was_asked_to_stop = False
+        self._start()
+
+    @property
+    def runs(self) -> bool:
+        """Whether there is a process."""
+        return self.process is not None and self.process.poll() is None
+
+    @property
+    def code(self) -> int:
+        """With what it ended; 1 if it could not be started."""
+        code = self.process.poll() if self.process is not None else 1
+        return code or 0
 
     def vitals(self) -> Vitals:
         """How it is, from any thread."""
-        code = self.process.poll()
+        process = self.process
+        if process is None:
+            return Vitals(("could not be started; it is tried again",))
+        code = process.poll()
         if code is None:
             return self._ear.pulse.look(time.monotonic())
         if code == 0:
@@ -93,18 +113,31 @@ class Supervised:
 
     def pass_on(self, number: int) -> None:
         """Send it a signal, if it runs."""
-        if self.process.poll() is None:
+        if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
             self.was_asked_to_stop = True
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> bool:
+        try:
+            self.process = self._open()
+        except OSError as error:
+            self.process = None
+            logger.error(
+                "worker.not_started %s; the next try is in %g s. It wants processes, open files or "
+                "memory: free some, or raise the limit (ulimit, TasksMax=, --pids-limit)",
+                error,
+                restart_seconds(self._died_young),
+            )
+        return self.process is not None
+
+    def _open(self) -> subprocess.Popen[bytes]:
         # The pipe is never written to: it closes when this process dies, however it dies, and
         # the child then stops by itself. It has a session of its own, since a terminal sends
         # Ctrl-C to a whole group: the child would get it twice, and twice means at once.
         self._ear.close()
         self._ear = Ear()
         with self._ear.mouth() as mouth:
-            return subprocess.Popen(
+            return self._spawn(
                 [*self._command, "--vitals-to", str(mouth)],
                 stdin=subprocess.PIPE,
                 pass_fds=[mouth],
@@ -112,21 +145,17 @@ class Supervised:
             )
 
     def revive(self) -> bool:
-        """Start it again if it died, after a while if it died young; whether it was started."""
-        code = self.process.poll()
+        """Start it again if it does not run, after a while if it died young; whether it was
+        started."""
         lived = time.monotonic() - self._started_at
-        if code is None or lived < restart_seconds(self._died_young):
+        if self.runs or lived < restart_seconds(self._died_young):
             return False
+        if self.process is not None:
+            pid, code = self.process.pid, self.process.returncode
+            logger.error("worker.died pid=%d code=%d; starting it again", pid, code)
         self._died_young = 0 if lived > OLD_SECONDS else self._died_young + 1
         self._started_at = time.monotonic()
-        logger.error("worker.died pid=%d code=%d; starting it again", self.process.pid, code)
-        try:
-            self.process = self._start()
-        except OSError as error:
-            # No process, no memory: that may pass, and the others go on.
-            logger.error("worker.not_started %s; trying again", error)
-            return False
-        return True
+        return self._start()
 
 
 def restart_seconds(died_young: int) -> float:
@@ -140,11 +169,14 @@ def supervise(
     burst: bool,
     supervised: bool = False,
     health: HealthServer | None = None,
+    spawn: Spawn = subprocess.Popen,
 ) -> int:
     """Run ``kinto-dispatch`` with these arguments in several processes until a signal comes, or
     with ``burst`` until all have ended. Returns the worst exit code. Signals are passed on; a
     second one reaches the children too. With ``supervised`` the end of standard input counts as
-    a signal. ``health`` answers for all of them until the last has ended."""
+    a signal. ``health`` answers for all of them until the last has ended.
+
+    One that cannot be started is tried again; with ``burst`` it is not, and counts as failed."""
     asked_to_stop: list[int] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
@@ -152,14 +184,14 @@ def supervise(
         for child in children:
             child.pass_on(number)
 
-    children = [Supervised(arguments) for _ in range(processes)]
+    children = [Supervised(arguments, spawn) for _ in range(processes)]
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, pass_on)
     if supervised:
         threading.Thread(target=_stop_with_standard_input, daemon=True).start()
     if health is not None:
         health.start(lambda: [child.vitals() for child in children])
-    while any(child.process.poll() is None for child in children) or not (asked_to_stop or burst):
+    while any(child.runs for child in children) or not (asked_to_stop or burst):
         time.sleep(POLL_SECONDS)
         for child in children:
             child.listen()
@@ -171,7 +203,7 @@ def supervise(
         health.stop()
     # Of one that had died before it could be asked the log has told.
     counted = [child for child in children if child.was_asked_to_stop or not asked_to_stop]
-    codes: list[int] = [child.process.returncode for child in counted]
+    codes = [child.code for child in counted]
     # One that was stopped while it still started had nothing to finish.
     harmless = ENDED_BY_SIGNAL if asked_to_stop else ()
     return max((0 if code in harmless else abs(code) for code in codes), default=0)
