@@ -47,7 +47,7 @@ def command(channels: tuple[str, ...], events: bool, since: float | None, as_jso
     """Follow the attempts of all channels, or the captured events, one a line, until Ctrl-C.
 
     With --json each line is an object: an attempt as in `attempts`; an event as
-    {event_id, action, resource_name, uri, user_id, at, changes}, changes being uris.
+    {event_id, name, action, resource_name, uri, user_id, at, changes}, changes being uris.
     """
     if events and channels:
         raise click.UsageError("--channel is about attempts; events come before the channels.")

@@ -98,6 +98,7 @@ def test_tail_shows_events(site: Site) -> None:
         row = json.loads(tail.lines[0])
         assert set(row) == {
             "event_id",
+            "name",
             "action",
             "resource_name",
             "uri",

@@ -21,6 +21,9 @@ CONTENT_TYPES: dict[Format, str] = {
 NAMESPACE = "org.kinto-storage"
 """Whose types of events these are: Kinto's domain, backwards, as CloudEvents wants it."""
 
+KINTOS = "kinto.core."
+"""What the names of Kinto's own events begin with. Others come from plugins of Kinto."""
+
 
 def body(event: Event, key: str, payload: Payload, format: Format) -> str:
     """JSON in ASCII; the same for every attempt.
@@ -39,7 +42,7 @@ def _cloudevent(event: Event, key: str) -> dict[str, str | None]:
         "specversion": "1.0",
         "id": key,
         "source": quote(event.root_url, safe="/:?&=[]@", errors="replace") or "/",
-        "type": f"{NAMESPACE}.{event.resource_name}.{event.action}",
+        "type": _type(event, f"{NAMESPACE}."),
         "subject": event.uri or None,
         "time": _time(event.timestamp),
         "datacontenttype": "application/json",
@@ -48,8 +51,13 @@ def _cloudevent(event: Event, key: str) -> dict[str, str | None]:
 
 def _plain(event: Event, key: str) -> dict[str, str | None]:
     """What Standard Webhooks suggests."""
-    kind = f"{event.resource_name}.{event.action}"
-    return {"id": key, "type": kind, "timestamp": _time(event.timestamp)}
+    return {"id": key, "type": _type(event), "timestamp": _time(event.timestamp)}
+
+
+def _type(event: Event, prefix: str = "") -> str:
+    """Kinto's own by what changed, others by their names."""
+    is_change = event.name.startswith(KINTOS)
+    return f"{prefix}{event.resource_name}.{event.action}" if is_change else event.name
 
 
 def thin(event: Event) -> dict[str, Any]:
@@ -60,7 +68,13 @@ def thin(event: Event) -> dict[str, Any]:
 
 def full(event: Event) -> dict[str, Any]:
     """Everything, whoever may read it."""
-    more = {"user_id": event.user_id, "request_id": event.request_id, "root_url": event.root_url}
+    more: dict[str, Any] = {
+        "user_id": event.user_id,
+        "request_id": event.request_id,
+        "root_url": event.root_url,
+    }
+    if not event.name.startswith(KINTOS):
+        more["payload"] = event.payload
     changes = [
         {**_ids(one), "old": one.old, "new": one.new, "changed": one.changed}
         for one in event.changes
