@@ -123,7 +123,7 @@ class Supervised:
         except OSError as error:
             self.process = None
             logger.error(
-                "worker.not_started %s; the next try is in %g s. It wants processes, open files or "
+                "worker.not_started %s; the next try is in %g s. It wants a process, files or "
                 "memory: free some, or raise the limit (ulimit, TasksMax=, --pids-limit)",
                 error,
                 restart_seconds(self._died_young),

@@ -1,4 +1,4 @@
-"""Several workers under one where there is no process to be had: it waits, says so, and goes on."""
+"""Several workers under one where no process is to be had: it waits, says so, and goes on."""
 
 from __future__ import annotations
 
