@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kinto.core.events import ACTIONS, EventCollector, ResourceChanged
 from pyramid import testing
+from pyramid.interfaces import IRoutesMapper
 
 from kinto_dispatch.capture import Captured, capture, void_collected
 from kinto_dispatch.event import Change
@@ -66,6 +67,23 @@ def captured_change(action: str, **impacted: Any) -> Change:
 
 def as_json(value: Any) -> Any:
     return json.loads(json.dumps(value))
+
+
+def test_an_address_is_worked_out_once_per_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many users write however many objects: it takes a third of a capture."""
+    request = testing.DummyRequest()
+    route = request.registry.getUtility(IRoutesMapper).get_route("record-object")
+    generate, made = route.generate, []
+    monkeypatch.setattr(route, "generate", lambda it: made.append(it) or generate(it))
+    uris = []
+    for number in range(3):
+        ids = {"user_id": f"account:{number}", "record_id": f"r{number}", "collection_id": "many"}
+        event = kinto_event("create", {"new": {"id": f"r{number}"}}, **ids)
+        captured = capture(event)
+        assert captured is not None
+        uris += [change.uri for change in captured.event.changes]
+    assert uris == [f"/buckets/b/collections/many/records/r{number}" for number in range(3)]
+    assert len(made) == 1
 
 
 @given(fields, fields)
