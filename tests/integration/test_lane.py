@@ -245,6 +245,41 @@ async def becomes_status(bench: Bench, **expected: object) -> None:
     await eventually_async(holds, f"the lane to have {expected}", 20)
 
 
+# --- is it live? ---------------------------------------------------------------------------------
+
+
+async def test_a_lane_comes_round_whatever_keeps_it_from_work(
+    on_own: Bench, own_valkey: LocalValkey
+) -> None:
+    """Idle, paused, with an open breaker, or with a queue that is away: nobody may take it for
+    one that stands still."""
+    lane = on_own.lane()
+    on_own.run(lane)
+    for hold in (None, "pause", "breaker", "away"):
+        if hold == "pause":
+            await on_own.other.pause("ops", True)
+        if hold == "breaker":
+            before_it, now_ms = await on_own.other.breaker("ops")
+            rests = f"open 10 {now_ms} 0 {now_ms + 50_000} "
+            assert await on_own.other.move_breaker("ops", before_it, rests)
+        if hold == "away":
+            await asyncio.to_thread(own_valkey.kill)
+        before = lane.rounds
+        await becomes(lambda before=before: lane.rounds > before + 1, f"it to go on ({hold})", 30)
+        assert lane.has_room
+
+
+async def test_a_lane_that_is_busy_has_no_room(bench: Bench) -> None:
+    """So it need not ask for more, however long that takes."""
+    lane = bench.lane(concurrency=1)
+    bench.run(lane)
+    await becomes(lambda: lane.has_room, "room for one")
+    await bench.enqueue("hold()")
+    await becomes(lambda: plugin().begun and not lane.has_room, "it to be busy", 20)
+    plugin().gate.set()
+    await becomes(lambda: lane.has_room, "room again", 20)
+
+
 # --- attempts ------------------------------------------------------------------------------------
 
 

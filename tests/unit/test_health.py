@@ -90,9 +90,11 @@ def test_who_has_ended_says_nothing_any_more(arguments: str, said: Vitals) -> No
     """Its supervisor says it, and tells by the exit code whether it was meant."""
     child = Supervised(arguments.split())
     assert child.vitals() == STARTS
-    child.process.wait(60)
-    assert child.process.stdin is not None
-    child.process.stdin.close()
+    process = child.process
+    assert process is not None
+    assert process.stdin is not None
+    process.wait(60)
+    process.stdin.close()
     assert child.vitals() == said
 
 
@@ -204,6 +206,27 @@ def test_slow_clients_keep_nobody_out_for_long(
         return False
 
     eventually(is_answered, "it to answer again", 60)
+
+
+def test_a_client_that_drips_is_hung_up_on(
+    server: HealthServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A byte now and then would keep a connection for ever, since none of them is late."""
+    monkeypatch.setattr(health, "REQUEST_SECONDS", 1.0)
+    with connect(server) as client:
+        client.sendall(b"GET /livez HTTP/1.1\r\nX: ")
+        client.setblocking(False)
+
+        def is_hung_up() -> bool:
+            try:
+                client.send(b"x")
+                return client.recv(1) == b""
+            except BlockingIOError:
+                return False
+            except OSError:
+                return True
+
+        eventually(is_hung_up, "the connection to end", 60)
 
 
 def test_its_port_is_free_when_it_has_stopped() -> None:

@@ -89,6 +89,8 @@ def test_a_queue_that_is_away_makes_no_worker_less_live(site: Site, valkey: Loca
             "the queue does not answer; the log says why"
         ]
         assert body["ok"] is False
+        status, body = probe.ask("/livez")
+        assert (status, body["workers"]["live"]) == (200, 1)
         valkey.start()
         assert probe.await_status("/readyz", 200)["reasons"] == []
 
@@ -116,6 +118,7 @@ def test_the_port_outlives_each_of_several_processes(site: Site) -> None:
         assert probe.ask("/livez")[0] == 200
         eventually(lambda: f"worker.died pid={child.pid}" in worker.said, "it to be noticed")
         assert probe.await_status("/readyz", 200)["workers"]["live"] == 2
+        assert worker.said.count("worker.health url=") == 1
         assert worker.stop() == 0
         assert probe.is_closed()
 
