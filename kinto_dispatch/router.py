@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,11 @@ QUICK_BYTES = 500_000
 
 SQUEEZED_BYTES = 1_000_000
 """How much enters an idle lane though memory is full, if it is more than one event."""
+
+MOST_DELIVERIES = 200_000
+MOST_BYTES = 500_000_000
+"""What one call may bring into a lane: a server refuses one of more than a million arguments, four
+for each delivery, and hangs up at a gigabyte. Within that a batch enters whole or not at all."""
 
 BLOCK_SECONDS = 1.0
 COLD_SECONDS = 1.0
@@ -168,6 +174,11 @@ class Router:
         upto = batch[-1][0].id
         channel = self._channels[name]
         entries, dead = await _judge(channel, batch)
+        if len(entries) + len(dead) > MOST_DELIVERIES or _size(entries, dead) > MOST_BYTES:
+            if len(batch) > 1:
+                await self._enter(name, cursor, batch[: len(batch) // 2], this, squeeze)
+                return False
+            entries, dead = [], [_too_many(channel, batch[0], len(entries) + len(dead))]
         stands = await self._queue.route(
             *(name, cursor, upto, entries, dead), digesting=_digesting(channel), squeeze=squeeze
         )
@@ -281,6 +292,26 @@ def deliveries(channel: Channel, event: Event, body: bytes) -> Sequence[Entry]:
     wanted = channel.route.select(event)
     by, splits = config.collects_by, config.split_changes
     return list(entries_of(event, wanted, key, by=by, splits=splits, body=body))
+
+
+def _size(entries: Sequence[Entry], dead: Sequence[DeadEntry]) -> int:
+    return sum(len(entry.body) for entry in entries) + sum(len(letter.body) for letter in dead)
+
+
+def _too_many(channel: Channel, decoded: Decoded, count: int) -> DeadEntry:
+    """What stands in for the deliveries of one event that no call can carry."""
+    log_entry, event = decoded
+    assert isinstance(event, Event)  # what cannot be read is one dead letter
+    reason = (
+        f"the event is {count:,} deliveries for this channel; at most {MOST_DELIVERIES:,} with "
+        f"{MOST_BYTES:,} bytes are routed at once. For all of them, a thousand at a time: "
+        f"kinto-dispatch replay --channel {channel.name} --event {shlex.quote(event.id)}. "
+        "Then purge this one; replaying it makes one delivery with all changes of the event"
+    )
+    logger.error(
+        "log.too_many_deliveries id=%s channel=%s: %s", log_entry.id, channel.name, reason
+    )
+    return DeadEntry(delivery_key(event.id, channel.name), log_entry.body, "failed", reason)
 
 
 def _digesting(channel: Channel) -> Digesting | None:

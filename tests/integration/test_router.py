@@ -16,14 +16,16 @@ import pytest
 import redis
 from pydantic import SecretStr
 
+from kinto_dispatch.cli.replay import Past
 from kinto_dispatch.errors import QueueUnavailable
 from kinto_dispatch.event import Event, Subscription
 from kinto_dispatch.patience import Patience
 from kinto_dispatch.plugins import Channel
-from kinto_dispatch.queue import open_queue
+from kinto_dispatch.queue import commands, open_queue
+from kinto_dispatch.queue.keys import LaneKeys
 from kinto_dispatch.queue.protocol import Claim, DeadLetter, Entry, Queue
 from kinto_dispatch.queue.streams import StreamsQueue
-from kinto_dispatch.router import Router, position, select
+from kinto_dispatch.router import MOST_BYTES, MOST_DELIVERIES, Router, position, select
 from kinto_dispatch.settings import DispatchSettings
 from kinto_dispatch.testing.builders import make_change, make_channel, make_event
 from kinto_dispatch.testing.valkey import LocalValkey
@@ -476,3 +478,74 @@ async def test_a_lane_that_is_far_behind_holds_up_no_other(
     await make_router(queue, channel("ops"), channel("news")).route_once(0)
     assert len(await claimed(queue, "ops")) == 5
     assert (await claimed(queue, "news"))[-1].key == "new:news"
+
+
+# --- more than one call carries ------------------------------------------------------------------
+
+
+def test_what_one_call_carries_is_what_a_server_takes() -> None:
+    """It refuses a call of more than a million arguments, and hangs up at a gigabyte."""
+    full = [Entry(f"e:ops:{number}", b"x") for number in range(MOST_DELIVERIES)]
+    call = commands.route(LaneKeys("kinto", "ops"), "0-0", "1-0", full, [])
+    assert len(call.by_text()) < 1024 * 1024
+    assert MOST_BYTES < 2**30 / 1.5
+
+
+@pytest.mark.parametrize("bound", ["MOST_DELIVERIES", "MOST_BYTES"])
+async def test_an_event_that_is_too_many_deliveries_is_one_dead_letter(
+    queue: Queue, channel: MakeChannel, bound: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands around it is delivered, no lane stands still, and the command that the dead
+    letter names delivers all of it."""
+    names = [str(number) for number in range(9)]
+    large = records(*names)
+    small = [make_event(id=f"s{number}") for number in range(4)]
+    limit = {"MOST_DELIVERIES": 8, "MOST_BYTES": 8 * len(records("0").encode())}[bound]
+    monkeypatch.setattr(f"kinto_dispatch.router.{bound}", limit)
+    splitting, whole = channel("ops", split_changes="true"), channel("news")
+    await append(queue, *small[:2], large, *small[2:])
+    routing = make_router(queue, splitting, whole)
+    while await queue.read_log((await queue.cursors(["ops"]))["ops"], 1):
+        await routing.route_once(0)
+    assert [claim.key for claim in await claimed(queue)] == [f"s{n}:ops:0" for n in range(4)]
+    assert len(await claimed(queue, "news")) == 5
+    (letter,) = await dead(queue)
+    assert (letter.key, letter.kind, letter.body) == ("e:ops", "failed", large.encode())
+    assert "is 9 deliveries for this channel" in letter.reason
+    assert "kinto-dispatch replay --channel ops --event e." in letter.reason
+    assert routing.troubles == {}
+
+    past = Past([splitting], await queue.cursors(["ops"]), "e", None, None)
+    assert await past.send(queue, 9) == 9
+    again = await claimed(queue)
+    assert [claim.key for claim in again] == [f"e:ops:{name}" for name in names]
+    assert all(claim.replay for claim in again)
+
+
+async def test_events_that_are_too_many_together_enter_one_after_the_other(
+    queue: Queue, channel: MakeChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each that fits by itself enters, once and in order."""
+    monkeypatch.setattr("kinto_dispatch.router.MOST_DELIVERIES", 5)
+    events = [
+        make_event(id=f"{one}", changes=tuple(make_change(object_id=str(n)) for n in range(4)))
+        for one in range(7)
+    ]
+    await append(queue, *events)
+    routing = make_router(queue, channel(split_changes="true"))
+    while await queue.read_log((await queue.cursors(["ops"]))["ops"], 1):
+        await routing.route_once(0)
+    keys = [claim.key for claim in await claimed(queue)]
+    assert keys == [f"{one}:ops:{n}" for one in range(7) for n in range(4)]
+    assert await dead(queue) == []
+
+
+async def test_a_name_that_somebody_forged_is_no_command(
+    queue: Queue, channel: MakeChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator copies what the dead letter says into a shell."""
+    monkeypatch.setattr("kinto_dispatch.router.MOST_DELIVERIES", 1)
+    await append(queue, make_event(id="$(reboot)", changes=(make_change(), make_change())))
+    await make_router(queue, channel(split_changes="true")).route_once(0)
+    (letter,) = await dead(queue)
+    assert "--event '$(reboot)'." in letter.reason
