@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,11 +143,19 @@ def hook_rows(channel: Channel, event: Event) -> list[dict[str, Any]] | None:
         {
             "owner": wish.subscription.owner,
             "format": wish.subscription.format,
+            "events": events_of(wish.subscription.hook),
             "wanted": [change.uri for change in wish.changes],
             "error": wish.error,
         }
         for wish in wishes(channel, event)
     ]
+
+
+def events_of(hook: Mapping[str, Any]) -> list[str]:
+    """The names of events that a hook asks for, under the word of either format; empty where it
+    names none."""
+    names = hook.get("events") or [hook.get("event")]
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def wanted(channel: Channel, event: Event) -> tuple[Sequence[Change], str | None]:
@@ -222,6 +230,7 @@ def show_channel(channel: dict[str, Any], total: int) -> None:
         click.echo(f"  {answer:3} {clause_text(clause, total)}")
     for hook in channel["hooks"] or ():
         said = hook["error"] or f"wants {len(hook['wanted'])} of {total} changes"
+        said += f"; asks for {' '.join(hook['events'])}" if hook["events"] else ""
         click.echo(printable(f"  hook of {hook['owner']} ({hook['format']}): {said}"))
     if channel["mode"] == "sync" and channel["wanted"]:
         click.echo("  called in the request; no record is kept")

@@ -18,8 +18,9 @@ import pytest
 from pyramid.exceptions import ConfigurationError
 
 from kinto_dispatch import Event
+from kinto_dispatch.cli.explain import channel_row, show_channel
 from kinto_dispatch.entries import entries_of
-from kinto_dispatch.event import CHANGED
+from kinto_dispatch.event import CHANGED, Subscription
 from kinto_dispatch.patience import Patience
 from kinto_dispatch.plugins import Configuration, configure
 from kinto_dispatch.queue import open_queue
@@ -311,6 +312,14 @@ def test_an_event_that_cannot_be_read_refuses_no_write(
     assert line.startswith("review_plugin.Broken is not announced: it cannot be read (TypeError")
 
 
+def test_a_storage_that_fails_meanwhile_refuses_the_write(world: MakeWorld) -> None:
+    """Its transaction is lost: to go on would be to tell the client of a write that is none."""
+    kinto = world({"all": {"events": "*"}})
+    kinto.review(503, status="storage-away")
+    assert kinto.is_written() is not kinto.transactional
+    assert kinto.names() == []
+
+
 def test_an_event_after_the_commit_is_said_to_be_too_late(
     world: MakeWorld, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -434,6 +443,26 @@ def test_an_older_hook_may_name_what_nobody_listens_to(
         f"'{other}' is not listened to; there are: {CHANGED} {REQUESTED}"
         in (detail["description"])
     )
+
+
+def test_explain_shows_what_a_hook_asks_for(
+    memory_world: MakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So that whoever waits for an event in vain sees its name."""
+    kinto = memory_world(OPEN)
+    channel = next(one for one in kinto.configuration.channels if one.name == "mail")
+    subscriptions = [
+        Subscription(format="kinto-emailer", owner=COLLECTION, channel="mail", hook=hook)
+        for hook in (LETTER, {**LETTER, "event": "other.Event"}, {**LETTER, "event": 5})
+    ]
+    event = make_event(resource_name="collection", subscriptions=tuple(subscriptions))
+    row = channel_row(channel, event, ())
+    assert [hook["events"] for hook in row["hooks"]] == [[], ["other.Event"], []]
+    show_channel(row, 1)
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    owner = f"hook of {COLLECTION} (kinto-emailer)"
+    assert f"{owner}: wants 1 of 1 changes" in lines
+    assert f"{owner}: wants 0 of 1 changes; asks for other.Event" in lines
 
 
 # --- the start -----------------------------------------------------------------------------------

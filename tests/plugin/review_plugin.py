@@ -11,6 +11,7 @@ from typing import Any
 import transaction
 from kinto.core.errors import http_error
 from kinto.core.events import ACTIONS, AfterResourceChanged, ResourceChanged
+from kinto.core.storage.exceptions import BackendError
 from pyramid.events import NewRequest
 from pyramid.httpexceptions import HTTPConflict
 
@@ -50,6 +51,18 @@ class Broken:
         self.impacted_objects = impacted_objects
 
 
+class StorageAway(Broken):
+    """The storage fails while somebody reads it."""
+
+    @property
+    def payload(self):
+        raise BackendError(original=RuntimeError("the storage is away"))
+
+    @payload.setter
+    def payload(self, value):
+        pass
+
+
 class Nothing:
     """What an event must have it lacks."""
 
@@ -66,6 +79,7 @@ MAKE: dict[str, Any] = {
         **about,
     ),
     "work-in-progress": lambda **about: ReviewRejected(comment="no", **about),
+    "storage-away": lambda original_event, **about: StorageAway(about["request"], None, None),
     "broken": lambda original_event, **about: Broken(about["request"], None, None),
 }
 

@@ -41,6 +41,7 @@ def test_it_has_stable_keys(site: Site) -> None:
     assert set(explanation) == {"event", "found_in", "channels"}
     assert explanation["event"] == {
         "event_id": "e",
+        "name": "kinto.core.events.ResourceChanged",
         "action": "create",
         "resource_name": "record",
         "uri": URI,
