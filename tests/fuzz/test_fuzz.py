@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kinto_dispatch import EgressGuard
+from kinto_dispatch.subscriptions import Openings, problems_of
 from tests.fuzz.engine import Defect, Target, fuzz, run_once
 from tests.fuzz.targets import TARGETS
 
@@ -39,6 +40,16 @@ def test_a_url_with_a_bracket_and_no_host_is_refused() -> None:
     """Found by the attack: yarl answers it with an ``IndexError`` of its own."""
     with pytest.raises(ValueError, match="a URL"):
         EgressGuard().check_url("https://[::ffff:127.0.0.1]@")
+
+
+@pytest.mark.parametrize("address", ["}@b.org", "{@b.org", "a{id!r}@b.org", "{no}@b.org"])
+def test_an_address_with_a_lone_brace_is_refused(address: str) -> None:
+    """Found by the attack: it was taken for a template that nobody had checked, and the write
+    answered 500 (B15)."""
+    hook = {"template": "x", "recipients": [address]}
+    openings = Openings({"post": "email"}, "post")
+    ((where, _),) = problems_of({"kinto-emailer": {"hooks": [hook]}}, "b", openings)
+    assert where == "kinto-emailer.hooks.0.recipients"
 
 
 def planted(data: bytes) -> str:
