@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network
-from typing import Any, Self
+from typing import Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationInfo,
-    field_validator,
-    model_validator,
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
+
+from kinto_dispatch import (
+    Channel,
+    Delivery,
+    Event,
+    GuardedSecretUrl,
+    GuardedSettings,
+    GuardedUrl,
+    Outcome,
+    hookimpl,
 )
-
-from kinto_dispatch import Channel, Delivery, EgressGuard, Event, Outcome, hookimpl
 from kinto_dispatch_slack.blocks import blocks
 from kinto_dispatch_slack.client import SlackClient
 from kinto_dispatch_slack.message import object_of, payload
@@ -24,33 +24,18 @@ from kinto_dispatch_slack.message import object_of, payload
 __all__ = ["SlackChannel", "SlackSettings"]
 
 
-class SlackSettings(BaseModel):
+class SlackSettings(GuardedSettings):
     """What stands in the ini: a ``webhook_url``, or a ``token`` with a ``conversation``."""
 
-    model_config = ConfigDict(frozen=True)
-
-    # These two come first: what may be a URL depends on them.
-    allow_hosts: tuple[str, ...] = Field((), description="hosts that may be private")
-    allow_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
-        (), description="networks that may be private, as in 10.1.0.0/16"
+    webhook_url: GuardedSecretUrl | None = Field(
+        None, description="the URL of an incoming webhook"
     )
-    webhook_url: SecretStr | None = Field(None, description="the URL of an incoming webhook")
     token: SecretStr | None = Field(None, description="the token of a bot, xoxb-...")
     conversation: str | None = Field(None, description="the id of a channel, as in C024BE91L")
-    api_url: str = Field("https://slack.com/api/", description="where the API of Slack is")
+    api_url: GuardedUrl = Field("https://slack.com/api/", description="where the API of Slack is")
     threads: bool = Field(
         True, description="whether a bot writes what it says of one object into one thread"
     )
-
-    @field_validator("webhook_url", "api_url")
-    @classmethod
-    def _check_url(cls, url: SecretStr | str | None, info: ValidationInfo) -> Any:
-        guard = EgressGuard(
-            *(info.data.get(name, ()) for name in ("allow_hosts", "allow_networks"))
-        )
-        if url is not None:
-            guard.check_url(url.get_secret_value() if isinstance(url, SecretStr) else url)
-        return url
 
     @field_validator("threads")
     @classmethod
@@ -78,14 +63,13 @@ class SlackChannel:
     Settings = SlackSettings
 
     def __init__(self, settings: SlackSettings) -> None:
-        guard = EgressGuard(settings.allow_hosts, settings.allow_networks)
         self._conversation = settings.conversation
         self._has_threads = settings.threads and settings.token is not None
         if settings.webhook_url is not None:
-            self._client = SlackClient(guard, settings.webhook_url.get_secret_value())
+            self._client = SlackClient(settings.guard, settings.webhook_url.get_secret_value())
         elif settings.token is not None:
             url = f"{settings.api_url.rstrip('/')}/chat.postMessage"
-            self._client = SlackClient(guard, url, settings.token.get_secret_value())
+            self._client = SlackClient(settings.guard, url, settings.token.get_secret_value())
 
     @hookimpl
     async def on_event_async(self, event: Event, channel: Channel, delivery: Delivery) -> Outcome:
