@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
+    from kinto_dispatch.deadline import Deadline
     from kinto_dispatch.delivery import Delivery
     from kinto_dispatch.egress import EgressGuard, HttpAnswer, HttpClient, check_headers
     from kinto_dispatch.egress.settings import GuardedSecretUrl, GuardedSettings, GuardedUrl
     from kinto_dispatch.event import Change, Event
     from kinto_dispatch.hookspecs import hookimpl, on_event, on_event_async
+    from kinto_dispatch.lines import legible
+    from kinto_dispatch.mailboxes import Mailbox, mailbox
     from kinto_dispatch.outcome import Delivered, Outcome, Rejected, Retry, Veto
     from kinto_dispatch.plugins import Channel
     from kinto_dispatch.render import Message
     from kinto_dispatch.settings import Addresses
+    from kinto_dispatch.subscriptions.recipients import Mailboxes, Recipients
 
 __all__ = [  # noqa: RUF022 - grouped as a table of contents
     # What a hook gets
@@ -39,6 +43,11 @@ __all__ = [  # noqa: RUF022 - grouped as a table of contents
     "on_event",
     "on_event_async",
     "Addresses",
+    # How a plugin writes to people
+    "Mailbox",
+    "Mailboxes",
+    "Recipients",
+    "mailbox",
     # How a plugin sends over HTTP
     "GuardedSettings",
     "GuardedUrl",
@@ -47,6 +56,9 @@ __all__ = [  # noqa: RUF022 - grouped as a table of contents
     "HttpClient",
     "HttpAnswer",
     "check_headers",
+    # How a plugin sends with a library that blocks
+    "Deadline",
+    "legible",
     # How Kinto loads the listener
     "load_from_config",
 ]
@@ -55,6 +67,7 @@ _HOME = {
     "Addresses": "settings",
     "Change": "event",
     "Channel": "plugins",
+    "Deadline": "deadline",
     "Delivered": "outcome",
     "Delivery": "delivery",
     "EgressGuard": "egress",
@@ -64,13 +77,18 @@ _HOME = {
     "GuardedUrl": "egress.settings",
     "HttpAnswer": "egress",
     "HttpClient": "egress",
+    "Mailbox": "mailboxes",
+    "Mailboxes": "subscriptions.recipients",
     "Message": "render",
     "Outcome": "outcome",
+    "Recipients": "subscriptions.recipients",
     "Rejected": "outcome",
     "Retry": "outcome",
     "Veto": "outcome",
     "check_headers": "egress",
     "hookimpl": "hookspecs",
+    "legible": "lines",
+    "mailbox": "mailboxes",
     "on_event": "hookspecs",
     "on_event_async": "hookspecs",
 }

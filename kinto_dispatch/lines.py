@@ -9,8 +9,15 @@ at, does without them.
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
+
+
+_ILLEGIBLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffd]+|\s+"
+)
+"""What ends a line, turns the direction of writing, or is no text at all."""
 
 
 class Line(logging.LogRecord):
@@ -62,6 +69,12 @@ def one_line(value: Any) -> Any:
     if not isinstance(value, str) or value.isprintable():
         return value
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
+
+
+def legible(text: str) -> str:
+    """Text of somebody else on one line, without what would end it or does not show: for reasons,
+    subjects and headers. Words stand a space apart. Takes time in proportion to the length."""
+    return " ".join(_ILLEGIBLE.sub(" ", text).split())
 
 
 def _twice(text: str) -> str:

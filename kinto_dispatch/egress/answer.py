@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
+from kinto_dispatch.lines import legible
 from kinto_dispatch.outcome import Delivered, Outcome, Rejected, Retry
 
 
@@ -18,9 +18,6 @@ LONGEST_WAIT_SECONDS = 86_400.0
 """How long a destination may put us off."""
 
 PASSING = frozenset({408, 425, 429})
-
-_ILLEGIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffd]+|\s+")
-"""What ends a line, turns the direction of writing, or is no text at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +39,8 @@ class HttpAnswer:
     def told(self, redact: Callable[[str], str]) -> str:
         """The status and the beginning of the text, on one line, as ``redact`` leaves it."""
         # A secret that is cut in half would not be recognised any more; hence the order.
-        legible = " ".join(_ILLEGIBLE.sub(" ", redact(self.text or "")).split())
-        return f"{self.status} {legible[:LONGEST_TEXT]}".strip()
+        text = legible(redact(self.text or ""))
+        return f"{self.status} {text[:LONGEST_TEXT]}".strip()
 
     def outcome(self, redact: Callable[[str], str]) -> Outcome:
         """2xx is ``Delivered``; 408, 425, 429 and 5xx pass, after ``retry_after``; the rest is

@@ -12,13 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from kinto_dispatch.errors import BadHook, BadRoute, RenderError
 from kinto_dispatch.event import Change, Event, Subscription
+from kinto_dispatch.mailboxes import is_mailbox
 from kinto_dispatch.render import Message, Renderer, one_line, sendable
 from kinto_dispatch.route import Route
 from kinto_dispatch.settings import RouteSettings
 from kinto_dispatch.subscriptions import patterns, placeholders
 from kinto_dispatch.subscriptions.legacy import CONTEXT, KNOWN, LegacyFilter, context_of
 from kinto_dispatch.subscriptions.placeholders import BadTemplate, Placeholders
-from kinto_dispatch.subscriptions.recipients import MOST_RECIPIENTS, group_of, is_mailbox
+from kinto_dispatch.subscriptions.recipients import MOST_RECIPIENTS, group_of
 
 
 OURS, EMAILER, SLACK = "kinto-dispatch", "kinto-emailer", "kinto-slack"
@@ -244,7 +245,7 @@ def _read(
 def _bad_recipients(texts: Sequence[str], *, placeholder: bool) -> Iterator[tuple[str, str]]:
     for text in texts:
         plain = text
-        if placeholder and text.startswith("/"):
+        if placeholder:
             try:
                 plain = placeholders.read(text, KNOWN).fill(dict.fromkeys(KNOWN, "x"))
             except BadTemplate as error:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from kinto_dispatch.mailboxes import is_mailbox, mailbox
+from kinto_dispatch.settings import Addresses
 
 
 MOST_RECIPIENTS = 50
 
-_LOCAL = r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}"
-_DOMAIN = r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?"
-_NAME = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029<>,;:\"@\\()]{1,100}"
-_MAILBOX = re.compile(rf"{_LOCAL}@{_DOMAIN}|{_NAME} <{_LOCAL}@{_DOMAIN}>")
 _GROUP = re.compile(r"/buckets/([A-Za-z0-9][A-Za-z0-9_-]*)/groups/([A-Za-z0-9][A-Za-z0-9_-]*)")
-
-
-def is_mailbox(text: str) -> bool:
-    """Whether it is one address, as in ``a@b.org`` or ``Joe <a@b.org>``."""
-    return _MAILBOX.fullmatch(text) is not None
 
 
 def group_of(text: str) -> tuple[str, str] | None:
@@ -31,3 +28,19 @@ def members_to_addresses(members: Iterable[object]) -> Sequence[str]:
     texts = (member for member in members if isinstance(member, str))
     bare = (text if is_mailbox(text) else text.partition(":")[2] for text in texts)
     return [text for text in bare if is_mailbox(text)]
+
+
+def _each(check: Callable[[str], object]) -> AfterValidator:
+    def checked(texts: tuple[str, ...]) -> tuple[str, ...]:
+        for text in texts:
+            check(text)
+        return texts
+
+    return AfterValidator(checked)
+
+
+Mailboxes = Annotated[Addresses, _each(mailbox)]
+"""For the ``Settings`` of a plugin: addresses with or without a name, each exactly one."""
+
+Recipients = Annotated[Addresses, _each(lambda text: group_of(text) or mailbox(text))]
+"""The same, and groups, as in ``/buckets/b/groups/g``: see ``Channel.addresses``."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
         make_event,
     )
     from kinto_dispatch.testing.contract import ChannelContract, Destination
-    from kinto_dispatch.testing.destinations import DeadServer, SilentServer
+    from kinto_dispatch.testing.destinations import DeadServer, ScriptedServer, SilentServer, drip
     from kinto_dispatch.testing.http import LocalHttp, ReceivedRequest
     from kinto_dispatch.testing.postgresql import LocalPostgresql
     from kinto_dispatch.testing.smtp import LocalSmtp, ReceivedMail
@@ -43,6 +43,8 @@ __all__ = [  # noqa: RUF022 - grouped as a table of contents
     "LocalPostgresql",
     "DeadServer",
     "SilentServer",
+    "ScriptedServer",
+    "drip",
     # Waiting
     "eventually",
     "eventually_async",
@@ -58,7 +60,9 @@ _HOME = {
     "LocalValkey": "valkey",
     "ReceivedMail": "smtp",
     "ReceivedRequest": "http",
+    "ScriptedServer": "destinations",
     "SilentServer": "destinations",
+    "drip": "destinations",
     "eventually": "waiting",
     "eventually_async": "waiting",
     "make_change": "builders",

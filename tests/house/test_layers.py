@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "kinto_dispatch"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "threads", "watchdog", "lines", "vitals"),
+    ("errors", "threads", "watchdog", "lines", "vitals", "deadline", "mailboxes"),
     ("event", "outcome", "delivery", "memory", "retry", "budget", "limit", "breaker"),
     ("egress",),
     ("hookspecs", "settings", "route", "render", "groups", "digest"),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from kinto_dispatch.errors import BadHook
 from kinto_dispatch.event import Event, Subscription
+from kinto_dispatch.mailboxes import is_mailbox, mailbox
 from kinto_dispatch.subscriptions import (
     Openings,
     compile_hook,
@@ -22,7 +23,6 @@ from kinto_dispatch.subscriptions import (
 )
 from kinto_dispatch.subscriptions.recipients import (
     group_of,
-    is_mailbox,
     members_to_addresses,
 )
 from kinto_dispatch.testing.builders import make_change, make_event
@@ -128,8 +128,7 @@ def test_what_is_wrong_is_said_with_its_place(format: str, written: Any, reason:
         "b@c.org\n",
         "a@b.org, c@d.org",
         "a@b.org c@d.org",
-        "<b@c.org>",
-        '"x" <b@c.org>',
+        "a..b@c.org",
         "nobody",
         "@b.org",
         "a@",
@@ -255,13 +254,22 @@ def test_a_pattern_without_end_is_given_up(pattern: str) -> None:
 def test_an_address_is_one_line_and_one_address(text: str) -> None:
     """Whatever is taken for an address could stand in a header as it is."""
     if is_mailbox(text):
-        assert text.count("@") == 1
-        assert not set(text) & set('\r\n\x00,;"')
+        assert text.isprintable()
+        assert mailbox(text).address.count("@") == 1
+        assert not set(mailbox(text).address) & set(' ,;"<>()')
 
 
 def test_members_are_told_apart_from_their_prefixes() -> None:
     """As kinto-emailer does; who has no address is left out."""
-    members = ["ldap:a@x.org", "b@x.org", "basicauth:3f2a", "system.Everyone", 5, "a:b:c@d.e"]
+    members = [
+        "ldap:a@x.org",
+        "b@x.org",
+        "basicauth:3f2a",
+        "system.Everyone",
+        5,
+        "a:b:c@d.e",
+        "a..b@x.org",
+    ]
     assert members_to_addresses(members) == ["a@x.org", "b@x.org"]
 
 

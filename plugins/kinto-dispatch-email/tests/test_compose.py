@@ -10,11 +10,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from kinto_dispatch import Message
+from kinto_dispatch import Message, legible
 from kinto_dispatch.testing import make_event
 from kinto_dispatch.testing.contract import HOSTILE
 from kinto_dispatch_email import EmailSettings
-from kinto_dispatch_email.message import mail, one_line
+from kinto_dispatch_email.message import mail
 
 
 PEOPLE = EmailSettings.model_validate(
@@ -59,7 +59,7 @@ def body(message: EmailMessage, kind: str = "plain") -> str:
 def test_subject_and_text_come_back(subject: str, text: str) -> None:
     """Whatever they are, the reader sees them, and the headers are those of the channel (B14)."""
     message, content = composed(subject, text)
-    assert str(message["Subject"]).split() == one_line(subject).split()
+    assert str(message["Subject"]).split() == legible(subject).split()
     assert body(message).splitlines() == text.splitlines()
     assert set(message.keys()) == HEADERS
     assert len(message.keys()) == len(HEADERS)

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
-
-from kinto_dispatch import Channel, Delivery, EgressGuard, Event, Outcome, hookimpl
+from kinto_dispatch import Channel, Delivery, Event, GuardedSettings, Outcome, hookimpl
 from kinto_dispatch_apprise.client import AppriseClient
 
 
 __all__ = ["AppriseChannel", "AppriseSettings"]
 
 
-class AppriseSettings(BaseModel):
+class AppriseSettings(GuardedSettings):
     """What stands in the ini: the URL of one destination, and what it may be."""
 
-    model_config = ConfigDict(frozen=True)
-
-    # These three come first: what may be a URL depends on them.
+    # Comes first: what may be a URL depends on it.
     schemes: tuple[str, ...] = Field(
         (), description="what the URL may begin with; all that use HTTP, unless set"
-    )
-    allow_hosts: tuple[str, ...] = Field((), description="hosts that may be private")
-    allow_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
-        (), description="networks that may be private, as in 10.1.0.0/16"
     )
     url: SecretStr = Field(description="the URL of one destination, in the words of Apprise")
 
@@ -52,5 +44,4 @@ class AppriseChannel:
 
 def open_client(settings: AppriseSettings) -> AppriseClient:
     """Raises ``ValueError`` for what is not exactly one permitted destination."""
-    guard = EgressGuard(settings.allow_hosts, settings.allow_networks)
-    return AppriseClient(settings.url.get_secret_value(), settings.schemes, guard)
+    return AppriseClient(settings.url.get_secret_value(), settings.schemes, settings.guard)

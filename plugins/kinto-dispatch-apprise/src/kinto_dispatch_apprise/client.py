@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import sys
 import warnings
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from urllib.parse import unquote
 
-from kinto_dispatch import Delivered, EgressGuard, Message, Outcome, Rejected, Retry
+from kinto_dispatch import Delivered, EgressGuard, Message, Outcome, Rejected, Retry, legible
 from kinto_dispatch.errors import RedirectRefused
-from kinto_dispatch_apprise.watch import Answer, Attempt, attempt, described
+from kinto_dispatch_apprise.watch import Attempt, attempt, described
 
 
 with warnings.catch_warnings():
@@ -26,7 +27,6 @@ with warnings.catch_warnings():
 LONGEST_REASON = 300
 LONGEST_PUBLIC = 5  # characters of a part of a URL that cannot be a secret
 LISTS = ("targets", "channels", "topics", "rooms", "users")
-PASSING = (408, 425, 429)
 # Icons would be loaded from somebody else's server.
 ASSET = AppriseAsset(app_id="Kinto", image_url_mask="", storage_mode="memory")
 
@@ -65,13 +65,10 @@ class AppriseClient:
         """Submit the message and say what came of it; blocks, at most about ``seconds``."""
         with attempt(self._guard, seconds, self._host) as current:
             sent = self._notify(message, seconds, current)
-        match _judge(current, sent, seconds):
-            case Retry(reason, after):
-                return Retry(self._shown(reason), after)
-            case Rejected(reason):
-                return Rejected(self._shown(reason))
-            case outcome:
-                return outcome
+        outcome = _judge(current, sent, seconds, self._redact)
+        if isinstance(outcome, Retry | Rejected):
+            return replace(outcome, reason=self._shown(outcome.reason))
+        return outcome
 
     def _notify(self, message: Message, seconds: float, current: Attempt) -> bool:
         try:
@@ -99,10 +96,11 @@ class AppriseClient:
         vars(service).update(retry=0, throttle=_go_on)  # the lane repeats, and has a rate limit
         return service
 
+    def _redact(self, text: str) -> str:
+        return self._secrets.sub("***", text)
+
     def _shown(self, text: str) -> str:
-        hidden = self._secrets.sub("***", text)
-        line = "".join(char if char.isprintable() else " " for char in hidden)
-        return f"{self._name}: {' '.join(line.split())}"[:LONGEST_REASON]
+        return f"{self._name}: {legible(self._redact(text))}"[:LONGEST_REASON]
 
 
 def uses_http(kind: type[NotifyBase]) -> bool:
@@ -138,22 +136,20 @@ def _pattern(url: str, public: Collection[str]) -> re.Pattern[str]:
     return re.compile("|".join(re.escape(part) for part in longest_first) or r"(?!)")
 
 
-def _judge(current: Attempt, sent: bool, seconds: float) -> Outcome:
+def _judge(current: Attempt, sent: bool, seconds: float, redact: Callable[[str], str]) -> Outcome:
     failed = [answer for answer in current.answers if not 200 <= answer.status < 300]
     answer = next(reversed(failed or current.answers), None)
     if sent:
         return Delivered(str(answer.status) if answer else None)
     if current.refused:
         return Rejected(current.refused)
-    if current.timed_out:
+    if current.deadline.is_over:
         return Retry(f"no answer within {seconds:g} s")
-    match answer:
-        case _ if current.error:
-            return Retry(current.error)
-        case None:
-            return Retry("; ".join(current.warnings[-2:]) or "not sent; Apprise does not say why")
-        case Answer(status) if 300 <= status < 400:
-            return Rejected(str(RedirectRefused(status)))
-        case Answer(status, text) if 400 <= status < 500 and status not in PASSING:
-            return Rejected(f"{status} {text}")
-    return Retry(f"{answer.status} {answer.text}", answer.retry_after)
+    if current.error:
+        return Retry(current.error)
+    if answer is None:
+        return Retry("; ".join(current.warnings[-2:]) or "not sent; Apprise does not say why")
+    if 300 <= answer.status < 400:
+        return Rejected(str(RedirectRefused(answer.status)))
+    # Many a service answers 200 and means no.
+    return answer.outcome(redact) if failed else Retry(answer.told(redact))

@@ -10,10 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import socket
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -22,12 +19,11 @@ from urllib.parse import urlsplit
 
 import requests
 
-from kinto_dispatch import EgressGuard
+from kinto_dispatch import Deadline, EgressGuard, HttpAnswer
 from kinto_dispatch.errors import EgressRefused
 
 
 LONGEST_ANSWER = 64 * 1024  # bytes that are read
-LONGEST_TEXT = 1000  # bytes of them that may go into a reason
 # Whoever writes URLs or headers into logs, mostly at the level DEBUG. Filters are not inherited.
 TALKATIVE = (
     *("apprise", "urllib3.connection", "urllib3.connectionpool", "urllib3.poolmanager"),
@@ -36,50 +32,29 @@ TALKATIVE = (
 Send = Callable[..., requests.Response]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a server said to one request. ``retry_after`` is in seconds."""
-
-    status: int
-    text: str
-    retry_after: float | None
-
-
 @dataclass(slots=True)
 class Attempt:
     """What has happened so far. ``host`` is where it means to go, ``refused`` what the guard says
-    to that, ``error`` how a request failed; ``deadline`` is in the time of ``time.monotonic``.
-    They are texts: an exception would keep its service, which logs out when it goes, for later."""
+    to that, ``error`` how a request failed. They are texts: an exception would keep its service,
+    which logs out when it goes, for later."""
 
     guard: EgressGuard
-    deadline: float
+    deadline: Deadline
     host: str
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[HttpAnswer] = field(default_factory=list)
     refused: str = ""
     error: str = ""
     warnings: list[str] = field(default_factory=list)
-    sockets: list[socket.socket] = field(default_factory=list)
-
-    @property
-    def timed_out(self) -> bool:
-        """Whether its time is over."""
-        return time.monotonic() >= self.deadline
 
     def check(self, question: Callable[[], None]) -> None:
         """Ask the guard. Raises ``OSError``, as every library expects of connections."""
-        if self.timed_out:
+        if self.deadline.is_over:
             raise TimeoutError
         try:
             question()
         except (EgressRefused, ValueError) as refused:
             self.refused = str(refused)
             raise PermissionError(str(refused)) from refused
-
-    def cut(self) -> None:
-        """End what is still connected: a server that drips would go on for ever."""
-        for connected in self.sockets:
-            with contextlib.suppress(OSError):
-                connected.shutdown(socket.SHUT_RDWR)
 
 
 _current: ContextVar[Attempt | None] = ContextVar("kinto_dispatch_apprise", default=None)
@@ -88,18 +63,13 @@ _current: ContextVar[Attempt | None] = ContextVar("kinto_dispatch_apprise", defa
 @contextlib.contextmanager
 def attempt(guard: EgressGuard, seconds: float, host: str = "") -> Iterator[Attempt]:
     """Watch what this thread does meanwhile, and cut it off after so many seconds."""
-    current = Attempt(guard, time.monotonic() + seconds, host)
-    timer = threading.Timer(seconds, current.cut)
-    timer.start()
-    token = _current.set(current)
-    try:
-        yield current
-    finally:
-        _current.reset(token)
-        timer.cancel()
-        timer.join()
-        for connected in current.sockets:
-            connected.close()
+    with Deadline(seconds) as deadline:
+        current = Attempt(guard, deadline, host)
+        token = _current.set(current)
+        try:
+            yield current
+        finally:
+            _current.reset(token)
 
 
 def _keep(log: logging.LogRecord) -> bool:
@@ -116,8 +86,7 @@ def _on_connect(event: str, arguments: tuple[Any, ...]) -> None:
         sock, address = arguments
         where = str(address[0]) if isinstance(address, tuple) else "a local socket"
         current.check(lambda: current.guard.check_address(where, current.host))
-        # The same connection under another number: TLS takes the first one for itself.
-        current.sockets.append(sock.dup())
+        current.deadline.watch(sock)
 
 
 def _answered(send: Send) -> Send:
@@ -136,16 +105,14 @@ def _answered(send: Send) -> Send:
         try:
             with send(session, request, **options) as response:
                 content = response.raw.read(LONGEST_ANSWER, decode_content=True)
-            if current.timed_out:
+            if current.deadline.is_over:
                 raise TimeoutError  # what was cut may look complete
         except Exception as error:
             current.error = described(error)
             raise
         response._content, response._content_consumed = content, True
-        after = response.headers.get("Retry-After", "")
-        text = content[:LONGEST_TEXT].decode("utf-8", "replace")
-        wait = float(after) if after.isdecimal() else None
-        current.answers.append(Answer(response.status_code, text, wait))
+        text = content.decode("utf-8", "replace")
+        current.answers.append(HttpAnswer(response.status_code, response.headers, text))
         return response
 
     return answered
