@@ -53,6 +53,10 @@ def load_from_config(config: Any, prefix: str = "") -> Dispatcher:
         return dispatcher
     except ConfigurationError:
         raise
+    except BadSettings as error:
+        # It says all there is to say. What Python prints of causes would stand between the start
+        # and that, beginning with Kinto's look for a module that is called like the alias.
+        raise ConfigurationError(str(error)) from None
     except DispatchError as error:
         raise ConfigurationError(str(error)) from error
     except Exception as error:

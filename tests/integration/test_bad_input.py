@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 BASE = "kinto.event_listeners.dispatch."
 OPS = f"{BASE}channels.ops."
+
+KINTO = "import sys; from kinto.__main__ import main; sys.exit(main())"
 
 PLUGINS = {
     "good": "@hookimpl\nasync def on_event_async(event): pass",
@@ -105,6 +108,28 @@ def test_a_mistake_in_the_ini_stops_the_command(
     for part in parts:
         assert part in said
     assert "Traceback" not in said
+
+
+def test_a_mistake_in_the_ini_stops_kinto(ini: Path) -> None:
+    """The last that it says is the setting as it was typed, and what to do; there is one stack,
+    which is of ``kinto start`` itself."""
+    server = "[server:main]\nuse = egg:waitress#main\nhost = 127.0.0.1\nport = 0\n"
+    ini.write_text(f"{ini.read_text()}{OPS}timeout_second = 5\n{server}")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", KINTO, "start", "--ini", str(ini)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ini.parent)},
+    )
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("Traceback") == 1
+    _, found, problem = done.stderr.partition("ConfigurationError: kinto-dispatch: 1 problem")
+    assert found
+    lines = problem.splitlines()
+    assert len(lines) == 2
+    assert lines[1].startswith(f"  - {OPS}timeout_second: no setting of that name")
+    assert lines[1].endswith("Did you mean 'timeout_seconds'?")
 
 
 @pytest.mark.parametrize("command", ["check", "worker"])
