@@ -25,11 +25,13 @@ class Mailbox(NamedTuple):
 
 def mailbox(text: str) -> Mailbox:
     """``address`` or ``Name <address>``. Raises ``ValueError`` for anything else, also for two
-    addresses, line ends and other characters that do not show."""
+    addresses, line ends and other characters that do not show, as they are or encoded."""
     if len(text) > LONGEST_MAILBOX:
         raise ValueError(f"not one address, but {len(text)} characters")
     if not text.isprintable():
         raise ValueError(f"{text!r} has characters that do not show")
+    if "=?" in text:  # readers would decode it, also into line ends
+        raise ValueError(f"{text!r} looks encoded; write it as it is shown")
     found = _WITH_NAME.fullmatch(text.strip())
     local, at, domain = (found["address"] if found else text.strip()).rpartition("@")
     try:

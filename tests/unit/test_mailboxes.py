@@ -64,11 +64,13 @@ def test_an_address_may_have_a_name(text: str, expected: Mailbox) -> None:
         "x\u2029 <b@c.org>",
         "x\x85Bcc: e@x.org <b@c.org>",
         "Bcc: e@x.org\x0b <b@c.org>",
+        "=?utf-8?q?x=0D=0ABcc=3A_e=40x.org?= <b@c.org>",
+        "=?utf-8?q?x?=@c.org",
     ],
 )
 def test_anything_else_is_refused(text: str) -> None:
     """No line end, no second address, nothing that does not show (B14, B15)."""
-    with pytest.raises(ValueError, match=r"not one address|do not show"):
+    with pytest.raises(ValueError, match=r"not one address|do not show|looks encoded"):
         mailbox(text)
 
 
