@@ -16,6 +16,7 @@ FULL = (
     "maxmemory is reached, so it takes nothing more",
     "Raise maxmemory, or let the workers drain it: settling goes on meanwhile.",
 )
+FORBIDDEN = ("its ACL forbids a command that is needed", "Allow it to the user of queue_url.")
 WRONG_PASSWORD = ("it refuses the password", "Correct user and password in queue_url.")
 
 REFUSALS = (
@@ -26,7 +27,8 @@ REFUSALS = (
     ("invalid username-password", *WRONG_PASSWORD),
     ("invalid password", *WRONG_PASSWORD),
     ("without any password", "it has no password", "Take the password out of queue_url."),
-    ("NOPERM", "its ACL forbids a command that is needed", "Allow it to the user of queue_url."),
+    ("NOPERM", *FORBIDDEN),
+    ("ACL failure in script", *FORBIDDEN),
     ("maxmemory", *FULL),
     ("MISCONF", "it cannot write to its disk", "Its log says why; often the disk is full."),
     ("READONLY", "it is a replica and takes no writes", "Point queue_url to the primary."),
