@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from kinto_dispatch.errors import QueueUnavailable
-from kinto_dispatch.queue.protocol import Entry
+from kinto_dispatch.queue.protocol import Entry, Later, Settlement
 from kinto_dispatch.queue.streams import StreamsQueue
 from kinto_dispatch.testing import LocalValkey
 from kinto_dispatch.testing.waiting import eventually
@@ -71,10 +71,13 @@ async def test_a_right_that_is_missing_is_told(fenced_valkey: LocalValkey) -> No
         client.execute_command("ACL", "SETUSER", "kd", "-time")
     url = fenced_valkey.url.replace("unix://", f"unix://kd:{PASSWORD}@")
     queue = StreamsQueue(lambda: url, "kinto-dispatch", ("ops",), 2.0)
-    await queue.register(["ops"])
-    with pytest.raises(QueueUnavailable, match="its ACL forbids a command that is needed"):
+    try:
         await queue.enqueue("ops", [Entry("e:ops", b"{}")])
-    await queue.close()
+        (claim,) = await queue.fetch("ops", "worker", 1, 1.0)
+        with pytest.raises(QueueUnavailable, match="its ACL forbids a command that is needed"):
+            await queue.settle("ops", [Settlement(claim, Later(1.0, 2), b"")])
+    finally:
+        await queue.close()
 
 
 @contextmanager
