@@ -437,7 +437,8 @@ def test_a_note_for_nobody_goes_to_nobody_else(memory_world: World) -> None:
 
 
 def test_what_cannot_work_is_refused_when_written(world: World) -> None:
-    """(b) (c) With 400, the place and the reason; what is written later goes on as before."""
+    """(b) (c) With 400, the place and the reason; what is written later goes on as before
+    (B28)."""
     letter = {**LETTER, "template": "{nonsense}"}
     for path in (BUCKET, COLLECTION):
         answer = world.put(path, 400, **{"kinto-emailer": hooks(LETTER, letter)})
