@@ -14,6 +14,7 @@ _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _ADDRESS = re.compile(rf"{_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\.{_LABEL})*")
 LONGEST_ADDRESS = 254  # RFC 5321, without the angle brackets
 LONGEST_MAILBOX = 500  # characters, with the name
+LONGEST_NAME = 200  # bytes in UTF-8: three times as many in a line of a mail, which holds 998
 
 
 class Mailbox(NamedTuple):
@@ -33,6 +34,8 @@ def mailbox(text: str) -> Mailbox:
     if "=?" in text:  # readers would decode it, also into line ends
         raise ValueError(f"{text!r} looks encoded; write it as it is shown")
     found = _WITH_NAME.fullmatch(text.strip())
+    if found and len(found["name"].encode("utf-8", "replace")) > LONGEST_NAME:
+        raise ValueError(f"a name of more than {LONGEST_NAME} bytes")
     local, at, domain = (found["address"] if found else text.strip()).rpartition("@")
     try:
         address = f"{local}{at}{domain.encode('idna').decode('ascii')}"

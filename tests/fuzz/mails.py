@@ -20,7 +20,6 @@ HEADERS = {
     *("Auto-Submitted", "Content-Type", "MIME-Version", "Content-Transfer-Encoding"),
 }
 LONGEST_LINE = 998
-LONGEST_NAME = 100  # of a recipient in a hook
 
 
 def run(data: bytes) -> str:
@@ -55,7 +54,7 @@ def named(text: str) -> EmailSettings:
         people = EmailSettings.model_validate({**OWN, "recipients": text, "reply_to": text})
     except ValueError:
         return PEOPLE
-    return people if people.recipients == (text,) and len(text) <= LONGEST_NAME else PEOPLE
+    return people if people.recipients == (text,) else PEOPLE
 
 
 TARGET = Target(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kinto_dispatch import EgressGuard
+from kinto_dispatch import EgressGuard, mailbox
 from kinto_dispatch.subscriptions import Openings, problems_of
 from tests.fuzz.engine import Defect, Target, fuzz, run_once
 from tests.fuzz.targets import TARGETS
@@ -50,6 +50,15 @@ def test_an_address_with_a_lone_brace_is_refused(address: str) -> None:
     openings = Openings({"post": "email"}, "post")
     ((where, _),) = problems_of({"kinto-emailer": {"hooks": [hook]}}, "b", openings)
     assert where == "kinto-emailer.hooks.0.recipients"
+
+
+def test_no_name_makes_a_line_that_servers_refuse() -> None:
+    """Found by the attack: a long name in a group could have silenced all of it (B15)."""
+    for name in ("\u00e9" * 470, "\u00e9" * 101):
+        with pytest.raises(ValueError, match="200 bytes"):
+            mailbox(f"{name} <a@b.org>")
+    assert mailbox("\u00e9" * 100 + " <a@b.org>").address == "a@b.org"
+    run_once(TARGETS["mails"], ("\u00e9" * 100 + " <a@b.org>").encode())
 
 
 def planted(data: bytes) -> str:
