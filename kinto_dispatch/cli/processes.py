@@ -112,10 +112,16 @@ class Supervised:
         self._ear.listen()
 
     def pass_on(self, number: int) -> None:
-        """Send it a signal, if it runs."""
+        """Send it a signal, if it runs.
+
+        The first comes with the end of its standard input: a process that is just being started
+        may swallow a signal, where Python raises it in a place that ignores exceptions.
+        """
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
             self.was_asked_to_stop = True
+            if self.process.stdin is not None:
+                self.process.stdin.close()
 
     def _start(self) -> bool:
         try:

@@ -199,7 +199,7 @@ def test_a_plugin_of_somebody_else_is_installed_configured_and_called(
     assert seen["modes"] == ["sync", "async", "async"]
     assert seen["outcomes"] == [
         "Delivered(detail='2 pigeons')",
-        "Rejected(reason='pigeons bring no bad news')",
+        "Rejected(reason='pigeons bring no bad news', pause=False)",
         "Delivered(detail='1 pigeons')",
         "None",
     ]

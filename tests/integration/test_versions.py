@@ -19,7 +19,7 @@ import redis.asyncio as redis
 from kinto_dispatch.delivery import delivery_key
 from kinto_dispatch.digest import RECORD_SEPARATOR, read_event, read_events
 from kinto_dispatch.event import CHANGED, Event
-from kinto_dispatch.queue.protocol import Entry, Later, Queue, Settlement
+from kinto_dispatch.queue.protocol import Dead, Entry, Later, Queue, Settlement
 from kinto_dispatch.queue.streams import StreamsQueue
 from kinto_dispatch.testing.builders import make_event
 from kinto_dispatch.testing.waiting import eventually, eventually_async
@@ -190,8 +190,14 @@ async def test_entries_of_later_code_stay_what_they_are(
     assert set(found[b"flags"].split()) == {b"replay", b"brisk"}
 
 
-@pytest.mark.xfail(reason="entry_of in shared.lua keeps key, body, attempt and flags only")
-@pytest.mark.parametrize("way", [put_off, give_back])
+async def bury_and_replay(queue: StreamsQueue) -> None:
+    """It dies, and a person replays it."""
+    (claim,) = await queue.fetch("ops", "a", 1, 0)
+    await queue.settle("ops", [Settlement(claim, Dead("refused", "no"), b"{}")])
+    assert await queue.replay_dead("ops", await queue.dead_letters("ops")) == 1
+
+
+@pytest.mark.parametrize("way", [put_off, give_back, bury_and_replay])
 async def test_fields_of_later_code_stay_in_an_entry(
     queue: StreamsQueue, queue_url: str, way: Any
 ) -> None:

@@ -31,11 +31,11 @@ local function put_off(item, fields, now)
 end
 
 local function bury(item, fields, now)
-  redis.call(
-    'XADD', KEYS[4], '*',
+  local letter = keep_unknown({
     'key', get_field(fields, 'key'), 'body', get_field(fields, 'body'),
-    'kind', item[5], 'reason', item[6], 'attempts', item[7], 'at', now
-  )
+    'kind', item[5], 'reason', item[6], 'attempts', item[7], 'at', now,
+  }, fields)
+  redis.call('XADD', KEYS[4], '*', unpack(letter))
 end
 
 -- The retry of a delivery that is known to be delivered is needless.

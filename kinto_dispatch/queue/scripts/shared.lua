@@ -97,13 +97,29 @@ local function flags_of(fields, is_suspect)
   return table.concat(words, ' ')
 end
 
--- An entry of a lane, to be added again. Anything may have been added by hand: what we do not know
--- is left behind.
+local KNOWN = {
+  key = true, body = true, attempt = true, flags = true,
+  kind = true, reason = true, attempts = true, at = true,
+}
+local MOST_UNKNOWN = 32
+
+-- Add to the fields of an entry those of an older one that we do not know: they are of a later
+-- release, which shall find them again.
+local function keep_unknown(entry, fields)
+  for i = 1, math.min(#fields, MOST_UNKNOWN), 2 do
+    if not KNOWN[fields[i]] then
+      entry[#entry + 1], entry[#entry + 2] = fields[i], fields[i + 1]
+    end
+  end
+  return entry
+end
+
+-- An entry of a lane, to be added again.
 local function entry_of(fields, attempt, flags)
-  return {
+  return keep_unknown({
     'key', get_field(fields, 'key'), 'body', get_field(fields, 'body'),
     'attempt', attempt, 'flags', flags,
-  }
+  }, fields)
 end
 
 local function free(stream, group, id)

@@ -118,7 +118,8 @@ def test_status_is_watched_until_ctrl_c(site: Site, options: list[str]) -> None:
         eventually(lambda: status.has(changed), "the next look", 30)
         if options:
             assert all(
-                set(json.loads(line)) == {"lanes", "outbox", "queue", "workers"} for line in status.lines
+                set(json.loads(line)) == {"lanes", "outbox", "queue", "workers"}
+                for line in status.lines
             )
         assert status.interrupt() == ""
 
