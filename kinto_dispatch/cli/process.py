@@ -33,8 +33,8 @@ def run_and_exit(
     hear: Hear | None = None,
 ) -> NoReturn:
     """As ``run``, and end the process with 0."""
-    # What is loaded by now stays. To look through all of it for garbage holds up every delivery for
-    # tens of milliseconds, each time that many hooks have failed: exceptions are such garbage.
+    # What is loaded by now stays. To look through all of it for garbage would hold up deliveries
+    # for tens of milliseconds, again and again where hooks fail: exceptions are such garbage.
     gc.collect()
     gc.freeze()
     # Not asyncio.run, which waits for hooks that were left behind.
