@@ -85,7 +85,7 @@ class HealthServer(ThreadingHTTPServer):
         self.look: Look = tuple
         self._room = threading.Semaphore(CONNECTIONS)
         self._until: dict[socket.socket, float] = {}
-        super().__init__(found, _Handler)  # type: ignore[arg-type]
+        super().__init__(found, _Handler)  # type: ignore[arg-type]  # four parts in IPv6
 
     def server_bind(self) -> None:
         """As any server: one of HTTP looks for its name in the DNS as well."""
