@@ -10,7 +10,6 @@ from typing import Any
 import psycopg2
 import pytest
 import transaction
-from sqlalchemy import event
 
 from kinto_dispatch.errors import OutboxUnavailable
 from kinto_dispatch.outbox.postgres import (
@@ -20,7 +19,7 @@ from kinto_dispatch.outbox.postgres import (
     tables_exist,
 )
 from kinto_dispatch.testing.builders import make_change, make_event
-from kinto_dispatch.testing.outbox import open_storage
+from kinto_dispatch.testing.outbox import open_storage, statements
 from kinto_dispatch.testing.postgresql import LocalPostgresql
 from kinto_dispatch.testing.waiting import eventually
 
@@ -225,22 +224,6 @@ def lanes_of(reader: PostgresOutboxReader) -> set[str]:
     return set(batch.lanes)
 
 
-@contextmanager
-def statements(client: Any) -> Iterator[list[str]]:
-    """What is sent to PostgreSQL meanwhile."""
-    sent: list[str] = []
-
-    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        sent.append(" ".join(statement.split()))
-
-    engine = client.session_factory.get_bind()
-    event.listen(engine, "before_cursor_execute", note)
-    try:
-        yield sent
-    finally:
-        event.remove(engine, "before_cursor_execute", note)
-
-
 def test_a_batch_brings_the_lanes_that_its_writers_know(
     client: Any, reader: PostgresOutboxReader
 ) -> None:
@@ -297,7 +280,7 @@ def test_lanes_cost_a_statement_once(client: Any) -> None:
     for expected in (2, 1, 1):
         with statements(client) as sent:
             commit(outbox, A, B)
-        assert len(sent) == expected
+        assert len(sent) == expected + len(["COMMIT"])
     assert sent[0].startswith("INSERT INTO kinto_dispatch_outbox")
 
 
@@ -311,7 +294,7 @@ def test_lanes_announced_at_the_start_cost_no_write(
     with statements(client) as sent:
         outbox.announce()
         commit(outbox, A)
-    assert len(sent) == 1
+    assert [line.partition(" ")[0] for line in sent] == ["INSERT", "COMMIT"]
     assert lanes_of(reader) == {"ops"}
 
 
@@ -350,7 +333,7 @@ def test_a_database_that_takes_no_writes_is_told_so(client: Any) -> None:
     client.session_factory.get_bind().dispose()
     with statements(client) as sent:
         commit(outbox, A)
-    assert len(sent) == 2
+    assert len(sent) == 2 + len(["COMMIT"])
 
 
 def test_an_outbox_from_before_the_lanes_is_migrated(
@@ -559,17 +542,36 @@ def test_one_reader_leads_until_its_connection_ends(
 # --- losing the connection ---------------------------------------------------------------
 
 
-def terminate(url: str) -> None:
-    """Cut all connections of our readers, as an administrator or a failover does."""
+def terminate(url: str, condition: str = "application_name = 'kinto-dispatch'") -> None:
+    """Cut all connections of our readers, or others, as an administrator or a failover does."""
     connection = psycopg2.connect(url)
     try:
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE application_name = 'kinto-dispatch' AND datname = current_database()"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                f" AND {condition}"
             )
     finally:
         connection.close()
+
+
+@pytest.mark.parametrize("events", [[A], [A, B]], ids=["one", "two"])
+def test_a_cut_connection_costs_one_write(
+    postgresql_url: str,
+    outbox: PostgresOutbox,
+    reader: PostgresOutboxReader,
+    events: list[tuple[str, bytes]],
+) -> None:
+    """The transaction fails with a clear error and can be aborted; the next has another
+    connection."""
+    outbox.write([C])
+    terminate(postgresql_url, "state = 'idle in transaction'")
+    with pytest.raises(OutboxUnavailable, match=r"cannot be written: .*connection"):
+        outbox.write(events)
+    transaction.abort()
+    commit(outbox, *events)
+    assert relay(reader) == events
 
 
 def test_a_cut_connection_costs_one_call(

@@ -18,7 +18,6 @@ from typing import Any
 import pytest
 import redis
 from pyramid.exceptions import ConfigurationError
-from sqlalchemy import event as sqlalchemy_event
 
 from kinto_dispatch.event import Event
 from kinto_dispatch.plugins import configure
@@ -26,6 +25,7 @@ from kinto_dispatch.queue import open_log, open_queue
 from kinto_dispatch.queue.embedded import stop_server
 from kinto_dispatch.queue.keys import LaneKeys
 from kinto_dispatch.testing.kinto import LocalKinto, full_settings, make_app
+from kinto_dispatch.testing.outbox import statements
 from kinto_dispatch.testing.valkey import LocalValkey
 from kinto_dispatch.testing.waiting import eventually
 from kinto_dispatch.worker import Worker, WorkerOptions
@@ -468,24 +468,8 @@ def _statements_of_a_write(app: Any) -> list[str]:
     """Everything that a request sends to PostgreSQL, savepoints and the like included."""
     app.put("/buckets/b")
     app.put("/buckets/b/collections/c")
-    engine = app.app.registry.storage.client.session_factory.get_bind()
-    sent: list[str] = []
-
-    def note(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
-        sent.append(" ".join(statement.split()))
-
-    def note_other(connection: Any, *_: Any) -> None:
-        sent.append("a savepoint, a rollback or a commit")
-
-    listened = [(name, note_other) for name in ("savepoint", "rollback", "commit", "begin")]
-    listened.append(("before_cursor_execute", note))
-    for name, listener in listened:
-        sqlalchemy_event.listen(engine, name, listener)
-    try:
+    with statements(app.app.registry.storage.client) as sent:
         app.put_json("/buckets/b/collections/c/records/r", {"data": {"a": 1}})
-    finally:
-        for name, listener in listened:
-            sqlalchemy_event.remove(engine, name, listener)
     app.delete("/buckets/b")
     return sent
 
