@@ -1,8 +1,9 @@
 """What a listener adds to a write: a record POST, request by request, in another order each round.
 
-With a fixed order each listener would be measured behind the same neighbour, with what that one
-leaves in the caches of the processor: that made up to 2 % of a write. Time passes for others as well; the processor time of this process (``cpu_p50_ms``) is what can be
-compared where the machine is not quiet. ``idle`` is a listener that does nothing.
+With a fixed order each would be measured behind the same neighbour, with what that one leaves in
+the caches of the processor, which made up to 2 % of a write. Time passes for others as well; the
+processor time of this process (``cpu_p50_ms``) is what can be compared where the machine is not
+quiet. ``idle`` is a listener that does nothing.
 """
 
 from __future__ import annotations
