@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kinto_dispatch.delivery import Delivery
     from kinto_dispatch.egress import EgressGuard, HttpAnswer, HttpClient, check_headers
     from kinto_dispatch.egress.settings import GuardedSecretUrl, GuardedSettings, GuardedUrl
+    from kinto_dispatch.encoding import encode_json
     from kinto_dispatch.event import Change, Event
     from kinto_dispatch.hookspecs import hookimpl, on_event, on_event_async
     from kinto_dispatch.lines import legible
@@ -56,6 +57,7 @@ __all__ = [  # noqa: RUF022 - grouped as a table of contents
     "HttpClient",
     "HttpAnswer",
     "check_headers",
+    "encode_json",
     # How a plugin sends with a library that blocks
     "Deadline",
     "legible",
@@ -86,6 +88,7 @@ _HOME = {
     "Retry": "outcome",
     "Veto": "outcome",
     "check_headers": "egress",
+    "encode_json": "encoding",
     "hookimpl": "hookspecs",
     "legible": "lines",
     "mailbox": "mailboxes",

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from kinto_dispatch.encoding import encode_json
 from kinto_dispatch.errors import UndecodableEvent
 
 
@@ -88,12 +89,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1, omi
 
     def encode(self) -> bytes:
         """The event on the wire: one JSON object, its version under ``v``."""
-        try:
-            return _encoder.encode(self)
-        except (OverflowError, UnicodeEncodeError):
-            # Integers over 64 bits and lone surrogates are legal in Kinto's JSON, and the
-            # standard library writes both; msgspec refuses them.
-            return json.dumps(msgspec.to_builtins(self)).encode("ascii")
+        return encode_json(self)
 
     @classmethod
     def decode(cls, body: bytes) -> Event:
@@ -105,7 +101,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="v", tag=1, omi
 
 
 def _decode_with_stdlib(body: bytes, error: Exception) -> Event:
-    """The slow way in, for what the slow way out wrote."""
+    """The slow way in, for what ``encode_json`` wrote the slow way."""
     try:
         return msgspec.convert(json.loads(body), type=Event)
     except (ValueError, RecursionError, msgspec.ValidationError):
@@ -113,5 +109,4 @@ def _decode_with_stdlib(body: bytes, error: Exception) -> Event:
         raise UndecodableEvent(str(error)[:LONGEST_REASON], body) from error
 
 
-_encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(Event)

@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "kinto_dispatch"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "threads", "watchdog", "lines", "vitals", "deadline", "mailboxes"),
+    ("errors", "encoding", "threads", "watchdog", "lines", "vitals", "deadline", "mailboxes"),
     ("event", "outcome", "delivery", "memory", "retry", "budget", "limit", "breaker"),
     ("egress",),
     ("hookspecs", "settings", "route", "render", "groups", "digest"),
@@ -34,8 +34,8 @@ FENCES: dict[str, tuple[str, ...]] = {
     "transaction": ("capture", "listener", "outbox"),
     "pluggy": ("hookspecs", "plugins"),
     "redis": ("queue", "demo"),
-    "sqlalchemy": ("outbox",),
-    "psycopg2": ("outbox",),
+    "sqlalchemy": ("outbox", "testing"),
+    "psycopg2": ("outbox", "testing"),
     "jinja2": ("render", "cli"),
     "jmespath": ("route",),
     "aiohttp": ("egress",),

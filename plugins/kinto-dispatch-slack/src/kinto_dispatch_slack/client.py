@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
 from weakref import WeakValueDictionary
 
-from kinto_dispatch import Channel, EgressGuard, HttpAnswer, HttpClient, Outcome
+from kinto_dispatch import Channel, EgressGuard, HttpAnswer, HttpClient, Outcome, encode_json
 from kinto_dispatch_slack.answer import Posted, judge, judge_bot
 
 
@@ -61,7 +60,7 @@ class SlackClient:
         thread: str | None = None,
     ) -> Posted:
         body = {**payload, **({"thread_ts": thread} if thread else {})}
-        answer = await self._client.post(json.dumps(body).encode("ascii"), seconds=seconds)
+        answer = await self._client.post(encode_json(body), seconds=seconds)
         if not isinstance(answer, HttpAnswer):
             return Posted(answer)
         if self._is_bot:

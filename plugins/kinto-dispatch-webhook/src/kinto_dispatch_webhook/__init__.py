@@ -85,12 +85,10 @@ class WebhookChannel:
         """Post the event from the worker, signed at the time of this attempt."""
         try:
             written = body(event, delivery.key, self._settings.payload, self._settings.format)
-        except (ValueError, RecursionError) as error:
-            return Rejected(f"cannot be written as JSON ({type(error).__name__}); payload = thin")
+        except RecursionError:
+            return Rejected("nested too deeply to be written as JSON; payload = thin can be")
         headers = sign(self._signers, delivery.key, written, time.time())
-        answer = await self._client.post(
-            written.encode("ascii"), headers, seconds=delivery.timeout_seconds
-        )
+        answer = await self._client.post(written, headers, seconds=delivery.timeout_seconds)
         return judge(answer, channel) if isinstance(answer, HttpAnswer) else answer
 
     async def close(self) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import Any, Literal
 from urllib.parse import quote
 
-from kinto_dispatch import Change, Event
+from kinto_dispatch import Change, Event, encode_json
 
 
 Payload = Literal["thin", "full"]
@@ -25,16 +24,13 @@ KINTOS = "kinto.core."
 """What the names of Kinto's own events begin with. Others come from plugins of Kinto."""
 
 
-def body(event: Event, key: str, payload: Payload, format: Format) -> str:
-    """JSON in ASCII; the same for every attempt.
-
-    Raises ``ValueError`` for numbers that JSON does not have, ``RecursionError`` for data that are
-    nested too deeply; neither can be in a thin payload.
-    """
+def body(event: Event, key: str, payload: Payload, format: Format) -> bytes:
+    """JSON, the same for every attempt. Raises ``RecursionError`` for data that are nested too
+    deeply, which a thin payload has not."""
     data = thin(event) if payload == "thin" else full(event)
     wrap = _cloudevent if format == "cloudevents" else _plain
     message = {name: value for name, value in wrap(event, key).items() if value is not None}
-    return json.dumps({**message, "data": data}, allow_nan=False, separators=(",", ":"))
+    return encode_json({**message, "data": data})
 
 
 def _cloudevent(event: Event, key: str) -> dict[str, str | None]:

@@ -44,14 +44,15 @@ def _signer(secret: str, number: int) -> Webhook:
     return Webhook(key)
 
 
-def sign(signers: Sequence[Webhook], key: str, body: str, at: float) -> dict[str, str]:
+def sign(signers: Sequence[Webhook], key: str, body: bytes, at: float) -> dict[str, str]:
     """The three headers. ``key`` has no full stop: it is made of a UUID, a name and a number.
 
     ``at`` is the time of the attempt, in seconds since the epoch.
     """
     seconds = int(at)
     moment = datetime.fromtimestamp(seconds, UTC)  # the library takes any other for UTC, too
-    signatures = (signer.sign(key, moment, body) for signer in signers)
+    text = body.decode()
+    signatures = (signer.sign(key, moment, text) for signer in signers)
     return {
         "webhook-id": key,
         "webhook-timestamp": str(seconds),
