@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from kinto_dispatch.digest import place_of
 from kinto_dispatch.event import CHANGED, Change, Event
-from kinto_dispatch.queue.protocol import Entry
+from kinto_dispatch.queue.values import Entry
 from kinto_dispatch.settings import DigestBy
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from kinto_dispatch.patience import Patience
 from kinto_dispatch.queue.entries import position
-from kinto_dispatch.queue.protocol import Queue, QueueHealth
+from kinto_dispatch.queue.protocol import Queue
+from kinto_dispatch.queue.values import QueueHealth
 from kinto_dispatch.settings import DispatchSettings
 
 

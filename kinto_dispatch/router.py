@@ -23,7 +23,8 @@ from kinto_dispatch.errors import (
 from kinto_dispatch.event import Event
 from kinto_dispatch.patience import Patience
 from kinto_dispatch.plugins import Channel
-from kinto_dispatch.queue.protocol import DeadEntry, Digesting, Entry, LogEntry, Queue
+from kinto_dispatch.queue.protocol import Queue
+from kinto_dispatch.queue.values import DeadEntry, Digesting, Entry, LogEntry
 from kinto_dispatch.subscribers import subscribed
 
 

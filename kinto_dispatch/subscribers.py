@@ -13,7 +13,7 @@ from kinto_dispatch.entries import entries_of
 from kinto_dispatch.errors import BadHook, RouteError
 from kinto_dispatch.event import Change, Event, Subscription
 from kinto_dispatch.plugins import Channel
-from kinto_dispatch.queue.protocol import DeadEntry, Entry
+from kinto_dispatch.queue.values import DeadEntry, Entry
 from kinto_dispatch.settings import DigestBy
 from kinto_dispatch.subscriptions import Compiled, compile_hook
 

@@ -20,7 +20,8 @@ from hypothesis import settings as hypothesis_settings
 from kinto_dispatch.event import Event
 from kinto_dispatch.queue import open_queue
 from kinto_dispatch.queue.embedded import stop_server
-from kinto_dispatch.queue.protocol import DeadLetter, LaneStatus, Queue
+from kinto_dispatch.queue.protocol import Queue
+from kinto_dispatch.queue.values import DeadLetter, LaneStatus
 from kinto_dispatch.settings import read
 from kinto_dispatch.testing.builders import make_change, make_event
 from kinto_dispatch.testing.kinto import LocalKinto

@@ -21,7 +21,7 @@ from kinto_dispatch.digest import read_event
 from kinto_dispatch.errors import UndecodableEvent
 from kinto_dispatch.event import Event
 from kinto_dispatch.plugins import Channel
-from kinto_dispatch.queue.protocol import Claim, Fate, Settlement
+from kinto_dispatch.queue.values import Claim, Fate, Settlement
 from kinto_dispatch.threads import PoolExhausted, ThreadPool
 
 

@@ -7,7 +7,7 @@ import logging
 import msgspec
 
 from kinto_dispatch.lines import log_fields
-from kinto_dispatch.queue.protocol import Dead, Done, Fate, Later
+from kinto_dispatch.queue.values import Dead, Done, Fate, Later
 
 
 logger = logging.getLogger("kinto_dispatch.attempt")

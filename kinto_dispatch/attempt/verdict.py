@@ -10,7 +10,7 @@ from kinto_dispatch import retry
 from kinto_dispatch.errors import DispatchError, PluginError, RenderError
 from kinto_dispatch.outcome import Delivered, Rejected, Retry
 from kinto_dispatch.plugins import Channel
-from kinto_dispatch.queue.protocol import Claim, Dead, DeadKind, Done, Fate, Later
+from kinto_dispatch.queue.values import Claim, Dead, DeadKind, Done, Fate, Later
 
 
 REASON_LENGTH = 1_000

@@ -35,7 +35,8 @@ from kinto_dispatch.cli.times import TIME, iso
 
 if TYPE_CHECKING:
     from kinto_dispatch.plugins import Configuration
-    from kinto_dispatch.queue.protocol import DeadLetter, Queue
+    from kinto_dispatch.queue.protocol import Queue
+    from kinto_dispatch.queue.values import DeadLetter
 
 
 def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:

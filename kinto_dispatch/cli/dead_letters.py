@@ -11,7 +11,8 @@ from kinto_dispatch.cli.printing import progress
 
 
 if TYPE_CHECKING:
-    from kinto_dispatch.queue.protocol import DeadLetter, Queue
+    from kinto_dispatch.queue.protocol import Queue
+    from kinto_dispatch.queue.values import DeadLetter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from kinto_dispatch.attempt import AttemptRecord
     from kinto_dispatch.event import Event
     from kinto_dispatch.plugins import Channel
-    from kinto_dispatch.queue.protocol import DeadLetter, LaneStatus, Queue
+    from kinto_dispatch.queue.protocol import Queue
+    from kinto_dispatch.queue.values import DeadLetter, LaneStatus
 
 Source = Literal["log", "dead letter", "file"]
 State = Literal[

@@ -13,7 +13,8 @@ from kinto_dispatch.errors import UndecodableEvent
 if TYPE_CHECKING:
     from kinto_dispatch.attempt import AttemptRecord
     from kinto_dispatch.event import Event
-    from kinto_dispatch.queue.protocol import DeadLetter, LogEntry, Queue
+    from kinto_dispatch.queue.protocol import Queue
+    from kinto_dispatch.queue.values import DeadLetter, LogEntry
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ SKEW_SECONDS = 300.0
 def position_before(seconds: float | None) -> str:
     """A position in the log or in a lane's records before what was written at that time; before
     everything where no time is given."""
-    from kinto_dispatch.queue.protocol import START_OF_LOG
+    from kinto_dispatch.queue.values import START_OF_LOG
 
     if seconds is None:
         return START_OF_LOG

@@ -30,7 +30,8 @@ from kinto_dispatch.errors import RouteError
 if TYPE_CHECKING:
     from kinto_dispatch.event import Event
     from kinto_dispatch.plugins import Channel
-    from kinto_dispatch.queue.protocol import Entry, LogEntry, Queue
+    from kinto_dispatch.queue.protocol import Queue
+    from kinto_dispatch.queue.values import Entry, LogEntry
 
 BATCH = 100
 

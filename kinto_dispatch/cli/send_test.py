@@ -113,7 +113,7 @@ async def send(channel: Channel, event: Event) -> AttemptRecord:
     from kinto_dispatch.attempt import Attempter
     from kinto_dispatch.cli.pages import decode_record
     from kinto_dispatch.delivery import delivery_key
-    from kinto_dispatch.queue.protocol import Claim
+    from kinto_dispatch.queue.values import Claim
 
     claim = Claim(
         lane=channel.name,

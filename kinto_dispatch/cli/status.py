@@ -18,7 +18,8 @@ from kinto_dispatch.errors import DispatchError, OutboxUnavailable, QueueUnavail
 
 if TYPE_CHECKING:
     from kinto_dispatch.plugins import Configuration
-    from kinto_dispatch.queue.protocol import LaneStatus, Queue
+    from kinto_dispatch.queue.protocol import Queue
+    from kinto_dispatch.queue.values import LaneStatus
 
 WATCH_SECONDS = 2.0
 

@@ -9,7 +9,8 @@ from kinto_dispatch.attempt import Attempter
 from kinto_dispatch.lane.holdings import Holdings
 from kinto_dispatch.patience import Patience
 from kinto_dispatch.quarantine import Died, Postponed, Quarantine, Unfinished
-from kinto_dispatch.queue.protocol import Claim, Later, Queue, Settlement
+from kinto_dispatch.queue.protocol import Queue
+from kinto_dispatch.queue.values import Claim, Later, Settlement
 
 
 STRIKES = 2

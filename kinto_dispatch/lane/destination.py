@@ -20,7 +20,8 @@ from kinto_dispatch.breaker import (
     probed,
     wait_seconds,
 )
-from kinto_dispatch.queue.protocol import Claim, Dead, Done, Later, Queue, Settlement
+from kinto_dispatch.queue.protocol import Queue
+from kinto_dispatch.queue.values import Claim, Dead, Done, Later, Settlement
 
 
 logger = logging.getLogger(__name__)

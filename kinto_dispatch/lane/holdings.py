@@ -9,7 +9,8 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from kinto_dispatch.queue.protocol import Claim, Dead, Queue, Settlement
+from kinto_dispatch.queue.protocol import Queue
+from kinto_dispatch.queue.values import Claim, Dead, Settlement
 
 
 logger = logging.getLogger(__name__)

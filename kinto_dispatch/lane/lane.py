@@ -21,7 +21,8 @@ from kinto_dispatch.lane.slots import Slots
 from kinto_dispatch.patience import Patience
 from kinto_dispatch.plugins import Channel
 from kinto_dispatch.quarantine import Quarantine
-from kinto_dispatch.queue.protocol import Claim, Queue, Settlement
+from kinto_dispatch.queue.protocol import Queue
+from kinto_dispatch.queue.values import Claim, Settlement
 
 
 logger = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from typing import NoReturn
 from kinto_dispatch.attempt import Attempter
 from kinto_dispatch.plugins import Channel, configure
 from kinto_dispatch.quarantine.messages import Attempt, Ended, Failed, Ready, Settled, Start, Stop
-from kinto_dispatch.queue.protocol import Claim
+from kinto_dispatch.queue.values import Claim
 
 
 CLOSE_SECONDS = 1.0

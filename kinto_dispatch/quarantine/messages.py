@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kinto_dispatch.queue.protocol import Claim, Fate
+from kinto_dispatch.queue.values import Claim, Fate
 
 
 @dataclass(frozen=True, slots=True)

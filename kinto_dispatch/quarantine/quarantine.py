@@ -15,7 +15,7 @@ from multiprocessing import Pipe
 from typing import Any
 
 from kinto_dispatch.quarantine.messages import Attempt, Ended, Failed, Ready, Settled, Start, Stop
-from kinto_dispatch.queue.protocol import Claim, Settlement
+from kinto_dispatch.queue.values import Claim, Settlement
 
 
 logger = logging.getLogger(__name__)

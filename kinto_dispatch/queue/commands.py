@@ -12,7 +12,8 @@ import msgspec
 from kinto_dispatch.limit import RateLimit
 from kinto_dispatch.queue.entries import LANE_FIELDS, dead_words, lane_words, spelled_out
 from kinto_dispatch.queue.keys import GROUP, LaneKeys, LogKeys, WorkerKeys
-from kinto_dispatch.queue.protocol import (
+from kinto_dispatch.queue.scripting import Command, Evaluation, script
+from kinto_dispatch.queue.values import (
     Claim,
     Dead,
     DeadEntry,
@@ -23,7 +24,6 @@ from kinto_dispatch.queue.protocol import (
     Later,
     Settlement,
 )
-from kinto_dispatch.queue.scripting import Command, Evaluation, script
 
 
 WINDOW_MS = 600_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kinto_dispatch.queue.protocol import (
+from kinto_dispatch.queue.values import (
     START_OF_LOG,
     Claim,
     DeadEntry,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from kinto_dispatch.queue.protocol import NEARLY_FULL, QueueHealth
+from kinto_dispatch.queue.values import NEARLY_FULL, QueueHealth
 
 
 OLDEST = (6, 2)

@@ -16,7 +16,7 @@ from kinto_dispatch.queue import commands
 from kinto_dispatch.queue.connected import Connected
 from kinto_dispatch.queue.entries import to_claim
 from kinto_dispatch.queue.portions import Portion
-from kinto_dispatch.queue.protocol import (
+from kinto_dispatch.queue.values import (
     START_OF_LOG,
     Claim,
     DeadEntry,

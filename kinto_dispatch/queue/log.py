@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from kinto_dispatch.queue import commands
 from kinto_dispatch.queue.health import judge, read_info
 from kinto_dispatch.queue.keys import LaneKeys, LogKeys, WorkerKeys
-from kinto_dispatch.queue.protocol import LaneStatus, QueueHealth
+from kinto_dispatch.queue.values import LaneStatus, QueueHealth
 from kinto_dispatch.queue.wire import Wire
 
 

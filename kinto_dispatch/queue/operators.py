@@ -11,7 +11,7 @@ from kinto_dispatch.queue import commands
 from kinto_dispatch.queue.connected import Connected
 from kinto_dispatch.queue.entries import first_entry_of, records_after, to_letter
 from kinto_dispatch.queue.health import judge, read_info
-from kinto_dispatch.queue.protocol import START_OF_LOG, DeadLetter, LaneStatus, QueueHealth
+from kinto_dispatch.queue.values import START_OF_LOG, DeadLetter, LaneStatus, QueueHealth
 
 
 IDLE_CONSUMER_SECONDS = 3600.0

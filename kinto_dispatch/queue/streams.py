@@ -11,7 +11,7 @@ from kinto_dispatch.queue.health import read_info
 from kinto_dispatch.queue.lanes import LanesPart
 from kinto_dispatch.queue.notes import NotesPart
 from kinto_dispatch.queue.operators import SAMPLES, OperatorsPart
-from kinto_dispatch.queue.protocol import START_OF_LOG, LogEntry
+from kinto_dispatch.queue.values import START_OF_LOG, LogEntry
 
 
 CUTS = 20

@@ -14,7 +14,8 @@ import redis
 
 from kinto_dispatch.plugins import configure
 from kinto_dispatch.queue import open_queue
-from kinto_dispatch.queue.protocol import Entry, Queue
+from kinto_dispatch.queue.protocol import Queue
+from kinto_dispatch.queue.values import Entry
 from kinto_dispatch.testing.builders import make_change, make_event
 
 

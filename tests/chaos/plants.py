@@ -20,7 +20,7 @@ from kinto_dispatch.outbox import reader
 from kinto_dispatch.queue import commands
 from kinto_dispatch.queue.keys import GROUP
 from kinto_dispatch.queue.lanes import LanesPart
-from kinto_dispatch.queue.protocol import Entry, Later, Settlement
+from kinto_dispatch.queue.values import Entry, Later, Settlement
 
 
 EVERY = 40

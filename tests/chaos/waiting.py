@@ -10,7 +10,8 @@ from kinto_dispatch.errors import OutboxUnavailable, QueueUnavailable
 from kinto_dispatch.outbox.reader import PostgresOutboxReader
 from kinto_dispatch.plugins import configure
 from kinto_dispatch.queue import open_queue
-from kinto_dispatch.queue.protocol import START_OF_LOG, Queue
+from kinto_dispatch.queue.protocol import Queue
+from kinto_dispatch.queue.values import START_OF_LOG
 from tests.chaos.ledger import DeadLetter
 from tests.chaos.recorder import op_of
 from tests.chaos.settings import CHANNELS

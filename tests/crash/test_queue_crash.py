@@ -19,8 +19,8 @@ import pytest
 
 from kinto_dispatch.errors import QueueUnavailable
 from kinto_dispatch.queue.log import StreamsLog
-from kinto_dispatch.queue.protocol import START_OF_LOG, Dead, Entry, Later, Settlement
 from kinto_dispatch.queue.streams import StreamsQueue
+from kinto_dispatch.queue.values import START_OF_LOG, Dead, Entry, Later, Settlement
 from kinto_dispatch.testing.valkey import LocalValkey
 from kinto_dispatch.testing.waiting import eventually, eventually_async
 
@@ -35,7 +35,7 @@ LEASE_SECONDS = 0.5
 WORKER = """
 import asyncio, contextlib, os, sys
 from kinto_dispatch.errors import QueueUnavailable
-from kinto_dispatch.queue.protocol import Done, Entry, Later, Settlement
+from kinto_dispatch.queue.values import Done, Entry, Later, Settlement
 from kinto_dispatch.queue.streams import StreamsQueue
 
 URL, LEDGER, LEASE = sys.argv[1], sys.argv[2], float(sys.argv[3])
@@ -81,7 +81,7 @@ asyncio.run(main())
 
 STOPPED = """
 import asyncio, sys
-from kinto_dispatch.queue.protocol import Dead, Later, Settlement
+from kinto_dispatch.queue.values import Dead, Later, Settlement
 from kinto_dispatch.queue.streams import StreamsQueue
 
 

@@ -21,7 +21,8 @@ from kinto_dispatch.errors import OutboxUnavailable
 from kinto_dispatch.outbox.postgres import PostgresOutbox
 from kinto_dispatch.outbox.reader import PostgresOutboxReader
 from kinto_dispatch.queue import open_queue
-from kinto_dispatch.queue.protocol import START_OF_LOG, Queue
+from kinto_dispatch.queue.protocol import Queue
+from kinto_dispatch.queue.values import START_OF_LOG
 from kinto_dispatch.relay import Relay, open_relay
 from kinto_dispatch.settings import DispatchSettings
 from kinto_dispatch.testing.outbox import open_storage

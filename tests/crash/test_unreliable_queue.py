@@ -19,7 +19,8 @@ from kinto_dispatch.listener.direct import DirectAppender
 from kinto_dispatch.outbox.postgres import PostgresOutbox
 from kinto_dispatch.queue import open_log, open_queue
 from kinto_dispatch.queue.guardian import OPTIONS, Connection
-from kinto_dispatch.queue.protocol import START_OF_LOG, Done, Entry, Queue, Settlement
+from kinto_dispatch.queue.protocol import Queue
+from kinto_dispatch.queue.values import START_OF_LOG, Done, Entry, Settlement
 from kinto_dispatch.relay import Relay, open_relay
 from kinto_dispatch.settings import DispatchSettings
 from kinto_dispatch.testing.outbox import open_storage

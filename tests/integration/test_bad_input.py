@@ -180,7 +180,7 @@ def test_what_cannot_be_decoded_holds_up_nothing(deploy: Deploy) -> None:
     deployment.publish({"id": "before"})
 
     async def forge(queue: object) -> None:
-        from kinto_dispatch.queue.protocol import Entry
+        from kinto_dispatch.queue.values import Entry
 
         await queue.append([("forged", b"not json")])  # type: ignore[attr-defined]
         await queue.enqueue("ops", [Entry("forged:ops", b'{"v": 99}')])  # type: ignore[attr-defined]

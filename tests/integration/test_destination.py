@@ -9,8 +9,8 @@ import pytest
 
 from kinto_dispatch.breaker import CLOSED, FAILURES, SPAN_SECONDS, Breaker
 from kinto_dispatch.lane.destination import Destination
-from kinto_dispatch.queue.protocol import Claim, Dead, Done, Fate, Later, Settlement
 from kinto_dispatch.queue.streams import StreamsQueue
+from kinto_dispatch.queue.values import Claim, Dead, Done, Fate, Later, Settlement
 
 
 RECORD = b"""{"event_id":"e","key":"k","channel":"ops","attempt":1,"outcome":"failed","at":0,

@@ -20,7 +20,8 @@ from kinto_dispatch.errors import GroupsUnavailable
 from kinto_dispatch.patience import Patience
 from kinto_dispatch.plugins import Configuration, configure
 from kinto_dispatch.queue import open_queue
-from kinto_dispatch.queue.protocol import DeadLetter, Queue
+from kinto_dispatch.queue.protocol import Queue
+from kinto_dispatch.queue.values import DeadLetter
 from kinto_dispatch.relay import open_relay
 from kinto_dispatch.router import Router
 from kinto_dispatch.testing.builders import make_delivery

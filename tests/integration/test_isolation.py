@@ -21,7 +21,8 @@ from kinto_dispatch.lane import Lane
 from kinto_dispatch.plugins import configure
 from kinto_dispatch.quarantine import Quarantine
 from kinto_dispatch.queue import open_queue
-from kinto_dispatch.queue.protocol import Entry, Later, Queue, Settlement
+from kinto_dispatch.queue.protocol import Queue
+from kinto_dispatch.queue.values import Entry, Later, Settlement
 from kinto_dispatch.settings import DispatchSettings
 from kinto_dispatch.testing.builders import make_event
 from kinto_dispatch.testing.waiting import eventually_async

@@ -19,7 +19,8 @@ from kinto_dispatch.lane import Lane
 from kinto_dispatch.plugins import Configuration, configure
 from kinto_dispatch.quarantine import Quarantine
 from kinto_dispatch.queue import open_queue
-from kinto_dispatch.queue.protocol import Claim, Entry, LaneStatus, Queue
+from kinto_dispatch.queue.protocol import Queue
+from kinto_dispatch.queue.values import Claim, Entry, LaneStatus
 from kinto_dispatch.settings import DispatchSettings
 from kinto_dispatch.testing.builders import make_change, make_event
 from kinto_dispatch.testing.valkey import LocalValkey

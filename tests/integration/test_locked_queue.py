@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from kinto_dispatch.errors import QueueUnavailable
-from kinto_dispatch.queue.protocol import Entry, Later, Settlement
 from kinto_dispatch.queue.streams import StreamsQueue
+from kinto_dispatch.queue.values import Entry, Later, Settlement
 from kinto_dispatch.testing import LocalValkey
 from kinto_dispatch.testing.waiting import eventually
 

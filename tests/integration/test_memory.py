@@ -21,7 +21,8 @@ from kinto_dispatch.patience import Patience
 from kinto_dispatch.plugins import Channel
 from kinto_dispatch.queue import open_queue
 from kinto_dispatch.queue.log import StreamsLog
-from kinto_dispatch.queue.protocol import Done, Queue, Settlement
+from kinto_dispatch.queue.protocol import Queue
+from kinto_dispatch.queue.values import Done, Settlement
 from kinto_dispatch.router import Router
 from kinto_dispatch.settings import DispatchSettings
 from kinto_dispatch.testing.builders import make_change, make_channel, make_event

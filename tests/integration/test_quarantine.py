@@ -19,7 +19,7 @@ import pytest
 
 from kinto_dispatch.plugins import Configuration, configure
 from kinto_dispatch.quarantine import Died, Postponed, Quarantine, Unfinished, quarantine
-from kinto_dispatch.queue.protocol import Claim, Dead, Done, Later
+from kinto_dispatch.queue.values import Claim, Dead, Done, Later
 from kinto_dispatch.testing.builders import make_change, make_event
 from kinto_dispatch.testing.waiting import eventually_async
 

@@ -23,8 +23,9 @@ from kinto_dispatch.patience import Patience
 from kinto_dispatch.plugins import Channel
 from kinto_dispatch.queue import commands, open_queue
 from kinto_dispatch.queue.keys import LaneKeys
-from kinto_dispatch.queue.protocol import Claim, DeadLetter, Entry, Queue
+from kinto_dispatch.queue.protocol import Queue
 from kinto_dispatch.queue.streams import StreamsQueue
+from kinto_dispatch.queue.values import Claim, DeadLetter, Entry
 from kinto_dispatch.router import MOST_BYTES, MOST_DELIVERIES, Router, position, select
 from kinto_dispatch.settings import DispatchSettings
 from kinto_dispatch.testing.builders import make_change, make_channel, make_event

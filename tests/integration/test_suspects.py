@@ -12,8 +12,8 @@ import pytest
 from kinto_dispatch.lane import Lane
 from kinto_dispatch.plugins import Configuration, configure
 from kinto_dispatch.quarantine import Quarantine
-from kinto_dispatch.queue.protocol import Entry
 from kinto_dispatch.queue.streams import StreamsQueue
+from kinto_dispatch.queue.values import Entry
 from kinto_dispatch.testing.builders import make_event
 from kinto_dispatch.testing.waiting import eventually
 

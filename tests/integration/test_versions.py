@@ -19,8 +19,9 @@ import redis.asyncio as redis
 from kinto_dispatch.delivery import delivery_key
 from kinto_dispatch.digest import RECORD_SEPARATOR, read_event, read_events
 from kinto_dispatch.event import CHANGED, Event
-from kinto_dispatch.queue.protocol import Dead, Entry, Later, Queue, Settlement
+from kinto_dispatch.queue.protocol import Queue
 from kinto_dispatch.queue.streams import StreamsQueue
+from kinto_dispatch.queue.values import Dead, Entry, Later, Settlement
 from kinto_dispatch.testing.builders import make_event
 from kinto_dispatch.testing.waiting import eventually, eventually_async
 

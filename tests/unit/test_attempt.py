@@ -21,7 +21,7 @@ from kinto_dispatch.attempt import Attempter, run
 from kinto_dispatch.attempt.verdict import Broken, Poison, judge
 from kinto_dispatch.outcome import Delivered, Rejected, Retry
 from kinto_dispatch.plugins import Channel
-from kinto_dispatch.queue.protocol import Claim, Dead, Done, Fate, Later, Settlement
+from kinto_dispatch.queue.values import Claim, Dead, Done, Fate, Later, Settlement
 from kinto_dispatch.testing.builders import make_channel, make_event
 from kinto_dispatch.testing.waiting import eventually_async
 

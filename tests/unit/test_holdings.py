@@ -10,8 +10,8 @@ import redis
 
 from kinto_dispatch.errors import DispatchError
 from kinto_dispatch.lane.holdings import Holdings
-from kinto_dispatch.queue.protocol import Claim, Dead, Done, Entry, Settlement
 from kinto_dispatch.queue.streams import StreamsQueue
+from kinto_dispatch.queue.values import Claim, Dead, Done, Entry, Settlement
 
 
 LANE = "ops"

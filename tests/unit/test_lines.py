@@ -18,7 +18,7 @@ from logging_color_formatter import ColorFormatter
 
 from kinto_dispatch.attempt.record import AttemptRecord, log_attempt
 from kinto_dispatch.lines import Line, keep_lines, log_fields
-from kinto_dispatch.queue.protocol import Dead
+from kinto_dispatch.queue.values import Dead
 
 
 HOSTILE = [

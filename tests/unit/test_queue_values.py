@@ -21,7 +21,9 @@ from kinto_dispatch.queue import commands, entries
 from kinto_dispatch.queue.health import judge, read_info
 from kinto_dispatch.queue.keys import LaneKeys, LogKeys, WorkerKeys
 from kinto_dispatch.queue.portions import FIRST, Portion
-from kinto_dispatch.queue.protocol import (
+from kinto_dispatch.queue.refusals import explained, without_password
+from kinto_dispatch.queue.scripting import Evaluation, script
+from kinto_dispatch.queue.values import (
     Claim,
     Dead,
     DeadEntry,
@@ -31,8 +33,6 @@ from kinto_dispatch.queue.protocol import (
     Later,
     Settlement,
 )
-from kinto_dispatch.queue.refusals import explained, without_password
-from kinto_dispatch.queue.scripting import Evaluation, script
 
 
 SCRIPTS = sorted(

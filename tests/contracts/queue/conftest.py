@@ -12,8 +12,8 @@ import pytest
 import redis
 
 from kinto_dispatch.queue.log import StreamsLog
-from kinto_dispatch.queue.protocol import Claim, Entry
 from kinto_dispatch.queue.streams import StreamsQueue
+from kinto_dispatch.queue.values import Claim, Entry
 from kinto_dispatch.testing.valkey import LocalValkey
 from kinto_dispatch.testing.waiting import eventually
 

@@ -13,7 +13,8 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kinto_dispatch.queue.protocol import (
+from kinto_dispatch.queue.streams import StreamsQueue
+from kinto_dispatch.queue.values import (
     START_OF_LOG,
     Claim,
     Dead,
@@ -24,7 +25,6 @@ from kinto_dispatch.queue.protocol import (
     Later,
     Settlement,
 )
-from kinto_dispatch.queue.streams import StreamsQueue
 from kinto_dispatch.testing.waiting import eventually_async
 
 

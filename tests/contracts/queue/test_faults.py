@@ -18,8 +18,8 @@ from kinto_dispatch.errors import QueueRejected, QueueUnavailable
 from kinto_dispatch.limit import RateLimit
 from kinto_dispatch.queue import commands
 from kinto_dispatch.queue.log import StreamsLog
-from kinto_dispatch.queue.protocol import START_OF_LOG, Claim, Dead, Done, Entry, Later, Settlement
 from kinto_dispatch.queue.streams import StreamsQueue
+from kinto_dispatch.queue.values import START_OF_LOG, Claim, Dead, Done, Entry, Later, Settlement
 from kinto_dispatch.testing.valkey import LocalValkey
 
 

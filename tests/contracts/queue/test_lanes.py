@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import redis
 
-from kinto_dispatch.queue.protocol import Claim, Dead, Done, Entry, Fate, Later, Settlement
 from kinto_dispatch.queue.streams import StreamsQueue
+from kinto_dispatch.queue.values import Claim, Dead, Done, Entry, Fate, Later, Settlement
 
 
 MANY = 20_000

@@ -11,8 +11,8 @@ import pytest
 import redis
 
 from kinto_dispatch.limit import RateLimit
-from kinto_dispatch.queue.protocol import Claim, Dead, Done, Entry, Fate, Later, Settlement
 from kinto_dispatch.queue.streams import StreamsQueue
+from kinto_dispatch.queue.values import Claim, Dead, Done, Entry, Fate, Later, Settlement
 
 
 BREAKER = "kd:{lane:ops}:breaker"

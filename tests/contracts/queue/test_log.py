@@ -13,8 +13,8 @@ import redis
 
 from kinto_dispatch.errors import QueueUnavailable
 from kinto_dispatch.queue.log import StreamsLog
-from kinto_dispatch.queue.protocol import START_OF_LOG, DeadEntry, Entry
 from kinto_dispatch.queue.streams import StreamsQueue
+from kinto_dispatch.queue.values import START_OF_LOG, DeadEntry, Entry
 from kinto_dispatch.testing.waiting import eventually
 
 

@@ -12,7 +12,8 @@ from pydantic import SecretStr
 from kinto_dispatch.errors import QueueUnavailable
 from kinto_dispatch.queue import open_log, open_queue, queue_location
 from kinto_dispatch.queue.embedded import stop_server
-from kinto_dispatch.queue.protocol import START_OF_LOG, Log
+from kinto_dispatch.queue.protocol import Log
+from kinto_dispatch.queue.values import START_OF_LOG
 from kinto_dispatch.settings import DispatchSettings
 from kinto_dispatch.testing.waiting import eventually
 

@@ -11,8 +11,8 @@ import pytest
 import redis
 
 from kinto_dispatch.queue.log import StreamsLog
-from kinto_dispatch.queue.protocol import Claim, Dead, Done, Entry, Settlement
 from kinto_dispatch.queue.streams import StreamsQueue
+from kinto_dispatch.queue.values import Claim, Dead, Done, Entry, Settlement
 
 
 DEAD = "kd:{lane:ops}:dead"

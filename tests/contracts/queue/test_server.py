@@ -16,7 +16,8 @@ import redis
 
 from kinto_dispatch.errors import QueueUnavailable
 from kinto_dispatch.queue.log import StreamsLog
-from kinto_dispatch.queue.protocol import (
+from kinto_dispatch.queue.streams import StreamsQueue
+from kinto_dispatch.queue.values import (
     START_OF_LOG,
     Claim,
     Dead,
@@ -26,7 +27,6 @@ from kinto_dispatch.queue.protocol import (
     Later,
     Settlement,
 )
-from kinto_dispatch.queue.streams import StreamsQueue
 from kinto_dispatch.testing.valkey import LocalValkey
 from kinto_dispatch.testing.waiting import eventually, eventually_async
 

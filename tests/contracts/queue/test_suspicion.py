@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from kinto_dispatch.queue.protocol import Claim, Entry, Later, Settlement
 from kinto_dispatch.queue.streams import StreamsQueue
+from kinto_dispatch.queue.values import Claim, Entry, Later, Settlement
 
 
 async def test_suspicion_ends_with_the_attempt_and_a_replay_stays_one(

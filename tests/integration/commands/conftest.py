@@ -21,7 +21,8 @@ from kinto_dispatch.event import Event
 from kinto_dispatch.patience import Patience
 from kinto_dispatch.plugins import Configuration, configure
 from kinto_dispatch.queue import open_queue
-from kinto_dispatch.queue.protocol import DeadEntry, DeadKind, Queue
+from kinto_dispatch.queue.protocol import Queue
+from kinto_dispatch.queue.values import DeadEntry, DeadKind
 from kinto_dispatch.router import Router
 from kinto_dispatch.testing.builders import make_event
 

@@ -89,7 +89,7 @@ def test_a_body_that_is_no_event_can_be_shown(site: Site) -> None:
     """What could not be decoded is shown as text."""
 
     async def plant(queue):  # type: ignore[no-untyped-def]
-        from kinto_dispatch.queue.protocol import DeadEntry
+        from kinto_dispatch.queue.values import DeadEntry
 
         cursor = (await queue.cursors(["ops"]))["ops"]
         letter = DeadEntry("log-1-0:ops", b"\xffno json", "failed", "not an event")
@@ -193,7 +193,7 @@ def test_many_letters_are_replayed_page_by_page(site: Site) -> None:
     """More than a page of dead letters comes back complete."""
 
     async def plant(queue):  # type: ignore[no-untyped-def]
-        from kinto_dispatch.queue.protocol import DeadEntry
+        from kinto_dispatch.queue.values import DeadEntry
 
         cursor = (await queue.cursors(["ops"]))["ops"]
         dead = [DeadEntry(f"e{number}:ops", b"{}", "failed", "x") for number in range(1201)]

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kinto_dispatch.event import Event
-from kinto_dispatch.queue.protocol import Entry, Queue
+from kinto_dispatch.queue.protocol import Queue
+from kinto_dispatch.queue.values import Entry
 from kinto_dispatch.testing.builders import make_change, make_event
 
 

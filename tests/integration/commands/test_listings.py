@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from kinto_dispatch.queue.protocol import Entry, Queue
+from kinto_dispatch.queue.protocol import Queue
+from kinto_dispatch.queue.values import Entry
 from kinto_dispatch.testing.builders import make_event
 
 
