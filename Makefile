@@ -23,7 +23,7 @@ $(VENV)/installed: pyproject.toml constraints.txt $(PLUGINS:%=%/pyproject.toml)
 		-e '.[embedded,postgresql,testing,demo]' $(PLUGINS:%=-e %) --group dev
 	@touch $@
 
-demo: install  ## See one write reach four channels, on real servers
+demo: install  ## See one write reach every channel, on real servers
 	$(BIN)/kinto-dispatch demo
 
 PYTEST_ARGS ?= -n auto --dist worksteal

@@ -13,6 +13,6 @@ class PoisonChannel:
     @hookimpl
     async def on_event_async(self, event: object) -> None:
         """Wait for 5 ms, or die."""
-        if event.changes[0].object_id == "poison":  # type: ignore[attr-defined]
+        if event.changes[0].object_id == "poison":
             os.kill(os.getpid(), signal.SIGKILL)
         await asyncio.sleep(0.005)

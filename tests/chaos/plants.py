@@ -56,7 +56,7 @@ def relay_deletes_first() -> None:
             await self._queue.append(batch.events)
         return len(batch.events)
 
-    relay.Relay._relay_batch = relay_batch  # type: ignore[method-assign]
+    relay.Relay._relay_batch = relay_batch
 
 
 def settle_without_fence() -> None:
@@ -77,7 +77,7 @@ def settle_without_fence() -> None:
                 counted[place] = True
         return counted
 
-    LanesPart.settle = unfenced  # type: ignore[method-assign]
+    LanesPart.settle = unfenced
 
 
 def _tamper(tampered: Callable[[Entry], list[Entry]]) -> None:

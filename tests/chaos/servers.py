@@ -14,7 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import psycopg2  # type: ignore[import-untyped]
+import psycopg2
 
 from kinto_dispatch.queue.guardian import Connection
 from kinto_dispatch.testing.postgresql import LocalPostgresql
@@ -189,7 +189,7 @@ class CarelessValkey(LocalValkey):
             # Before the server's process id can become somebody else's.
             _dismiss(self._guard)
             self._guard = None
-        super()._end(sign)  # type: ignore[arg-type]
+        super()._end(sign)
 
     def _sample(self) -> None:
         while True:

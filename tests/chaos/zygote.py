@@ -149,7 +149,7 @@ def _end_with(lifeline: int) -> None:
 
 
 def _serve_kinto(ini: str, listening: int) -> NoReturn:
-    import waitress  # type: ignore[import-untyped]
+    import waitress
     from pyramid.paster import get_app, setup_logging
 
     setup_logging(ini)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psycopg2  # type: ignore[import-untyped]
+import psycopg2
 import pytest
 import requests
 

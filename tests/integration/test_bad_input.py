@@ -182,8 +182,8 @@ def test_what_cannot_be_decoded_holds_up_nothing(deploy: Deploy) -> None:
     async def forge(queue: object) -> None:
         from kinto_dispatch.queue.values import Entry
 
-        await queue.append([("forged", b"not json")])  # type: ignore[attr-defined]
-        await queue.enqueue("ops", [Entry("forged:ops", b'{"v": 99}')])  # type: ignore[attr-defined]
+        await queue.append([("forged", b"not json")])
+        await queue.enqueue("ops", [Entry("forged:ops", b'{"v": 99}')])
 
     deployment.with_queue(forge)
     deployment.publish({"id": "behind"})

@@ -573,7 +573,7 @@ async def test_what_stood_still_when_it_was_about_to_begin(bench: Bench) -> None
             thief.join(20)  # the event loop stands still
         return run
 
-    lane._attempter.start = slow_start  # type: ignore[method-assign]
+    lane._attempter.start = slow_start
     await bench.enqueue("say()")
     bench.run(lane)
     await becomes(lambda: bool(taken) and lane.in_flight == 0, "what was lost to be known")

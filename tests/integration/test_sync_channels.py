@@ -241,10 +241,10 @@ def test_a_failing_channel_hurts_nobody_else(
     put(app)
     assert len(module(good).calls) == 1
     failed, delivered = attempts(caplog)
-    assert (failed.channel, failed.outcome) == ("bad", "failed")  # type: ignore[attr-defined]
-    assert reason in failed.reason  # type: ignore[attr-defined]
+    assert (failed.channel, failed.outcome) == ("bad", "failed")
+    assert reason in failed.reason
     assert failed.levelno == logging.WARNING
-    assert delivered.outcome == "delivered"  # type: ignore[attr-defined]
+    assert delivered.outcome == "delivered"
 
 
 def test_a_route_that_cannot_be_judged_is_a_failure(
@@ -256,8 +256,8 @@ def test_a_route_that_cannot_be_judged_is_a_failure(
     put(app, title=5)
     assert module(name).calls == []
     (line,) = attempts(caplog)
-    assert (line.outcome, line.levelno) == ("failed", logging.WARNING)  # type: ignore[attr-defined]
-    assert "length(new.title)" in line.reason  # type: ignore[attr-defined]
+    assert (line.outcome, line.levelno) == ("failed", logging.WARNING)
+    assert "length(new.title)" in line.reason
 
 
 def test_a_hook_cannot_change_what_the_next_one_gets_told_of_kinto(
@@ -305,7 +305,7 @@ def test_a_hanging_hook_is_left_behind(
     assert 0.2 <= time.monotonic() - started < 2
     assert len(module(good).calls) == 1
     hung, _ = attempts(caplog)
-    assert hung.reason == "no answer within 0.2 s (timeout_seconds)"  # type: ignore[attr-defined]
+    assert hung.reason == "no answer within 0.2 s (timeout_seconds)"
 
 
 def test_a_batch_waits_once_for_a_hanging_hook(
@@ -319,7 +319,7 @@ def test_a_batch_waits_once_for_a_hanging_hook(
     app.post_json("/batch", {"requests": specs})
     assert time.monotonic() - started < 2
     assert len(module(hanging).calls) == 1
-    reasons = [line.reason for line in attempts(caplog)]  # type: ignore[attr-defined]
+    reasons = [line.reason for line in attempts(caplog)]
     assert len(reasons) == 20
     assert set(reasons[1:]) == {"not called, since the call before it hangs"}
 
@@ -336,14 +336,14 @@ def test_when_all_threads_hang_later_calls_fail_at_once(
     assert time.monotonic() - started < 1
     assert len(module(hanging).calls) == 16
     last = attempts(caplog)[-1]
-    assert "all 16 threads of channel 'ops' are still busy" in last.reason  # type: ignore[attr-defined]
+    assert "all 16 threads of channel 'ops' are still busy" in last.reason
     module(hanging).gate.set()
     eventually(lambda: _delivers(app, caplog), "the threads to come free")
 
 
 def _delivers(app: Any, caplog: pytest.LogCaptureFixture) -> bool:
     put(app, 200)
-    return bool(attempts(caplog)[-1].outcome == "delivered")  # type: ignore[attr-defined]
+    return bool(attempts(caplog)[-1].outcome == "delivered")
 
 
 def test_a_hanging_hook_does_not_keep_the_process_from_ending(tmp_path: Path) -> None:
@@ -417,7 +417,7 @@ def test_a_veto_refuses_the_write(
     assert answer.json["error"]
     assert module(told).calls == []
     (line,) = attempts(caplog)
-    assert (line.outcome, line.reason) == ("vetoed", f"{status} not on a Friday")  # type: ignore[attr-defined]
+    assert (line.outcome, line.reason) == ("vetoed", f"{status} not on a Friday")
     stays = not storage
     app.get(RECORD, status=200 if stays else 404)
     put(app, 200 if stays else 201)

@@ -31,7 +31,7 @@ def channel(**settings: object) -> ChannelSettings:
         prefix="p",
         plugin="x",
         options={},
-        **settings,  # type: ignore[arg-type]
+        **settings,
     )
 
 

@@ -46,7 +46,7 @@ def test_events_are_given_up_one_by_one_at_their_time(
     lost.append([event("second"), event("third")])
     eventually(lambda: lost.dropped == 3, "the others to be given up")
     assert lost.is_losing
-    ids = [line.event_ids for line in caplog.records if line.levelno == logging.ERROR]  # type: ignore[attr-defined]
+    ids = [line.event_ids for line in caplog.records if line.levelno == logging.ERROR]
     assert ids == [["first"], ["second", "third"]]
 
 

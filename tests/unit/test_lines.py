@@ -42,7 +42,7 @@ class Sink:
     """A logger with one formatter, and what it wrote."""
 
     def __init__(self, formatter: logging.Formatter) -> None:
-        self.logger = logging.Logger("kinto_dispatch.sink", logging.DEBUG)  # noqa: LOG001
+        self.logger = logging.Logger("kinto_dispatch.sink", logging.DEBUG)  # noqa: LOG001 - not the tree of others
         self._stream = io.StringIO()
         handler = logging.StreamHandler(self._stream)
         handler.setFormatter(formatter)
@@ -163,5 +163,5 @@ def test_what_is_not_logged_costs_nothing() -> None:
         def __repr__(self) -> str:
             raise AssertionError("printed")
 
-    logger = logging.Logger("kinto_dispatch.quiet", logging.WARNING)  # noqa: LOG001
+    logger = logging.Logger("kinto_dispatch.quiet", logging.WARNING)  # noqa: LOG001 - not the tree of others
     log_fields(logger, logging.INFO, "x", {"loud": Loud()})

@@ -162,7 +162,7 @@ def test_a_script_touches_the_keys_of_one_hash_tag() -> None:
     used = {request.script.digest for request in requests()}
     assert used == {script(verb).digest for verb in SCRIPTS}
     for request in requests():
-        assert len({re.search(r"{.*}", key)[0] for key in request.keys}) == 1  # type: ignore[index]
+        assert len({re.search(r"{.*}", key)[0] for key in request.keys}) == 1
 
 
 @pytest.mark.parametrize("verb", SCRIPTS)

@@ -103,7 +103,7 @@ def test_a_message_is_a_value() -> None:
     message = render()
     assert message == render()
     with pytest.raises(AttributeError):
-        message.subject = "other"  # type: ignore[misc]
+        message.subject = "other"
 
 
 # What a template sees

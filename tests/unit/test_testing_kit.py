@@ -37,7 +37,7 @@ def test_smtp_keeps_what_it_gets(smtp_server: LocalSmtp) -> None:
 @pytest.mark.parametrize("stage", ["MAIL", "RCPT", "DATA"])
 def test_smtp_refuses_until_told_otherwise(smtp_server: LocalSmtp, stage: str) -> None:
     """A refusal has the code and the text that the test wants, at the stage it wants."""
-    smtp_server.refuse(451, "4.3.0 later", stage=stage)  # type: ignore[arg-type]
+    smtp_server.refuse(451, "4.3.0 later", stage=stage)
     with smtplib.SMTP(smtp_server.address, timeout=5) as client:
         with pytest.raises(smtplib.SMTPException, match=r"451.*later"):
             client.send_message(mail())

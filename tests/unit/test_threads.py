@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, wait
 from functools import partial
 
@@ -93,7 +93,10 @@ def test_what_a_call_raises_is_its_result(raised: BaseException) -> None:
 async def test_stop_iteration_is_told_to_asyncio() -> None:
     """Whose futures do not take it: whoever waited would wait for ever."""
     pool = ThreadPool("stop", 1)
-    call: Callable[[], object] = lambda: next(iter(()))  # noqa: E731
+
+    def call() -> object:
+        return next(iter(()))
+
     with pytest.raises(RuntimeError, match="StopIteration"):
         await asyncio.wait_for(asyncio.wrap_future(pool.submit(call)), 5)
 

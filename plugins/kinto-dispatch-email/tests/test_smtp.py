@@ -91,7 +91,7 @@ def test_a_refusal_is_told_in_the_servers_words(
     smtp_server: LocalSmtp, stage: str, code: int, fate: type[Rejected | Retry]
 ) -> None:
     """5xx is for good, 4xx for now; the reason has code and text, wherever it came."""
-    smtp_server.refuse(code, "5.7.1 not this one", stage=stage)  # type: ignore[arg-type]
+    smtp_server.refuse(code, "5.7.1 not this one", stage=stage)
     outcome = send(smtp_server.address)
     assert isinstance(outcome, fate)
     assert smtp_server.address in outcome.reason

@@ -47,7 +47,7 @@ async def send(url: str, count: int = 1, **options: str) -> list[Outcome]:
 async def test_the_tutorials_worker_gets_what_it_expects(queue_url: str, db: redis.Redis) -> None:
     """Its ``blpop`` returns Kinto's payload as JSON."""
     assert await send(queue_url) == [Delivered("1 in the list")]
-    key, payload = db.blpop(["eventqueue"])  # type: ignore[misc]
+    key, payload = db.blpop(["eventqueue"])
     assert key == b"eventqueue"
     assert json.loads(payload) == {
         "resource_name": "record",
@@ -64,7 +64,7 @@ async def test_the_tutorials_worker_gets_what_it_expects(queue_url: str, db: red
 async def test_the_oldest_comes_first(queue_url: str, db: redis.Redis) -> None:
     """Unlike kinto-redis, which appended where ``blpop`` takes."""
     await send(queue_url, count=3)
-    items: list[Any] = [db.blpop(["eventqueue"])[1] for _ in range(3)]  # type: ignore[index]
+    items: list[Any] = [db.blpop(["eventqueue"])[1] for _ in range(3)]
     assert [json.loads(item)["timestamp"] for item in items] == [0, 1, 2]
 
 
@@ -74,7 +74,7 @@ async def test_any_payload_survives(queue_url: str, db: redis.Redis) -> None:
     channel = make_channel("redis", {"url": queue_url})
     await channel.call_async(make_event(payload=payload), make_delivery())
     await channel.close()
-    (stored,) = db.lrange("kinto.core.events", 0, -1)  # type: ignore[misc]
+    (stored,) = db.lrange("kinto.core.events", 0, -1)
     assert json.loads(stored) == payload
 
 

@@ -88,7 +88,7 @@ def test_show_has_the_event(graveyard: Site) -> None:
 def test_a_body_that_is_no_event_can_be_shown(site: Site) -> None:
     """What could not be decoded is shown as text."""
 
-    async def plant(queue):  # type: ignore[no-untyped-def]
+    async def plant(queue):
         from kinto_dispatch.queue.values import DeadEntry
 
         cursor = (await queue.cursors(["ops"]))["ops"]
@@ -192,7 +192,7 @@ def test_nothing_to_do_is_said(site: Site, verb: str) -> None:
 def test_many_letters_are_replayed_page_by_page(site: Site) -> None:
     """More than a page of dead letters comes back complete."""
 
-    async def plant(queue):  # type: ignore[no-untyped-def]
+    async def plant(queue):
         from kinto_dispatch.queue.values import DeadEntry
 
         cursor = (await queue.cursors(["ops"]))["ops"]

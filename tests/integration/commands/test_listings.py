@@ -309,7 +309,7 @@ def test_status_has_stable_keys(site: Site) -> None:
     site.bury("ops", event)
     entry = Entry(f"{event.id}:ops", event.encode())
 
-    async def plant(queue):  # type: ignore[no-untyped-def]
+    async def plant(queue):
         await queue.enqueue("ops", [entry])
         info = {"host": "h", "pid": 1, "version": "0", "started_at": 0.0, "channels": ["ops"]}
         await queue.beat("w", {"name": "w", "in_flight": 0, **info}, 60)
@@ -349,7 +349,7 @@ def test_status_has_stable_keys(site: Site) -> None:
 def test_status_tells_whose_threads_hang(site: Site) -> None:
     """A worker says so of its lanes."""
 
-    async def plant(queue):  # type: ignore[no-untyped-def]
+    async def plant(queue):
         await queue.beat("w", {"name": "w", "channels": ["ops"], "stuck": ["ops"]}, 60)
 
     site.with_queue(plant)
