@@ -237,6 +237,10 @@ def _count_changes(event: Event | UndecodableEvent) -> int:
     return len(event.changes) if isinstance(event, Event) else 1
 
 
+def _has_hooks(decoded: Decoded) -> bool:
+    return isinstance(decoded[1], Event) and bool(decoded[1].subscriptions)
+
+
 def _few(batch: Sequence[Decoded]) -> Sequence[Decoded]:
     """What may be squeezed in: one event, or some small ones."""
     size = 0
@@ -250,8 +254,10 @@ def _few(batch: Sequence[Decoded]) -> Sequence[Decoded]:
 async def _judge(
     channel: Channel, batch: Sequence[Decoded]
 ) -> tuple[Sequence[Entry], Sequence[DeadEntry]]:
-    """As ``select``; in a thread where it would hold up the leases of everything else."""
-    if sum(_count_changes(event) for _, event in batch) <= QUICK_CHANGES:
+    """As ``select``; in a thread where it would hold up the leases of everything else, as hooks
+    may, whose authors are not trusted."""
+    quick = sum(_count_changes(event) for _, event in batch) <= QUICK_CHANGES
+    if quick and not (channel.config.subscribable and any(map(_has_hooks, batch))):
         return select(channel, batch)
     return await asyncio.to_thread(select, channel, batch)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,8 @@ METADATA = "kinto_dispatch.metadata"
 Found = tuple[str, str, str, dict[str, Any]]
 """Format, owner, channel and text of a hook."""
 
+Key = tuple[str | int, ...]
+
 
 class Hooks:
     """Finds the hooks of what was written: those of its collection, and of its bucket for the
@@ -30,11 +33,17 @@ class Hooks:
     def about(self, request: Any, changes: Sequence[Change]) -> tuple[Subscription, ...]:
         """The hooks that may want some of these changes. Reads a bucket or collection once for a
         request, inside its transaction; Kinto itself has most collections at hand."""
-        found: dict[str, tuple[Found, list[int]]] = {}
+        found: dict[Key, tuple[Found, list[int]]] = {}
         known: dict[str, Sequence[Found]] = {}
         for number, change in enumerate(changes):
-            for position, one in enumerate(self._above(request, change, known)):
-                key = f"{one[1]} {one[0]} {position}"
+            positions: Counter[tuple[str, str]] = Counter()
+            for one in self._above(request, change, known):
+                place = one[:2]
+                key: Key = (*place, positions[place])
+                positions[place] += 1
+                if found.get(key, (one,))[0] != one:
+                    # Written anew within the event: for this change another hook stands there.
+                    key = (*key, number)
                 found.setdefault(key, (one, []))[1].append(number)
         return tuple(
             self._subscription(request, one, numbers, len(changes))
@@ -101,7 +110,7 @@ def _stored(request: Any, uri: str) -> Mapping[str, Any]:
     parts = uri.split("/")
     kind = parts[-2]
     at_hand: Mapping[str, Any] | None = bound.get(kind, {}).get(uri)
-    if at_hand is not None:
+    if at_hand:  # the default bucket puts an empty one there, for a collection that exists
         return at_hand
     read: dict[str, Mapping[str, Any]] = bound.setdefault(METADATA, {})
     if uri not in read:

@@ -94,7 +94,7 @@ class Source:
         if old is None:
             return self._change(object_id, None, new, new)
         if "id" not in new:
-            new = self._complete(new, old)
+            new = self._next_olds.get(id(impacted)) or self._complete(new, old)
         names = (name for name in old.keys() | new.keys() if name != "last_modified")
         return self._change(object_id, old, new, filter(_differs(old, new), names))
 
@@ -112,6 +112,19 @@ class Source:
     def _olds(self) -> dict[Any, dict[str, Any]]:
         olds = (impacted.get("old") or {} for impacted in self._impacted)
         return {old.get("id"): old for old in olds}
+
+    @cached_property
+    def _next_olds(self) -> dict[int, dict[str, Any]]:
+        """What an object was when it was changed again within the event, by the identity of the
+        change before: the storage knows the last state only."""
+        found: dict[int, dict[str, Any]] = {}
+        later: dict[Any, dict[str, Any]] = {}
+        for impacted in reversed(self._impacted):
+            old = impacted.get("old")
+            if old:
+                found[id(impacted)] = later.get(old.get("id"), {})
+                later[old.get("id")] = old
+        return found
 
     def _change(
         self,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from kinto.core.errors import raise_invalid
 from kinto.core.events import ACTIONS, ResourceChanged
+from kinto.core.storage.exceptions import ObjectNotFoundError
 
 from kinto_dispatch.subscriptions import FORMATS, Openings, problems_of, unheard
 
@@ -29,7 +31,7 @@ def check_hooks(config: Any, openings: Openings) -> None:
 def _check(openings: Openings, event: Any) -> None:
     is_bucket = event.payload["resource_name"] == "bucket"
     for impacted in event.impacted_objects:
-        new, old = impacted["new"], impacted.get("old") or {}
+        new, old = _whole(event, impacted), impacted.get("old") or {}
         written = {
             name: new[name] for name in FORMATS if name in new and new[name] != old.get(name)
         }
@@ -48,3 +50,22 @@ def _check(openings: Openings, event: Any) -> None:
                 name,
                 " ".join(openings.events),
             )
+
+
+def _whole(event: Any, impacted: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The new object; as it is stored, where ``Response-Behavior`` took fields out of Kinto's."""
+    new: Mapping[str, Any] = impacted["new"]
+    old = impacted.get("old") or {}
+    if "id" in new or not old:
+        return new
+    bucket_id = event.payload.get("bucket_id")
+    is_bucket = event.payload["resource_name"] == "bucket"
+    try:
+        stored: Mapping[str, Any] = event.request.registry.storage.get(
+            resource_name=event.payload["resource_name"],
+            parent_id="" if is_bucket else f"/buckets/{bucket_id}",
+            object_id=old["id"],
+        )
+    except ObjectNotFoundError:  # deleted later in the same batch, and its hooks with it
+        return new
+    return stored

@@ -23,7 +23,11 @@ from kinto_dispatch.render import Message, Renderer
 from kinto_dispatch.route import Route
 from kinto_dispatch.settings import ChannelSettings, Mode
 from kinto_dispatch.subscriptions import compile_hook
-from kinto_dispatch.subscriptions.recipients import group_of, members_to_addresses
+from kinto_dispatch.subscriptions.recipients import (
+    foreign_groups,
+    group_of,
+    members_to_addresses,
+)
 from kinto_dispatch.threads import ThreadPool
 
 
@@ -102,7 +106,11 @@ class Channel:
             hook = compile_hook(subscription.format, subscription.hook)
         except BadHook as error:
             raise RenderError("hook", str(error)) from error
-        return hook.render(event, subscription)
+        message = hook.render(event, subscription)
+        if foreign := foreign_groups(message.recipients, subscription.owner):
+            reason = f"{foreign[0]!r} is a group of another bucket than that of the hook"
+            raise RenderError("recipients", reason)
+        return message
 
     def addresses(self, recipients: Iterable[str]) -> tuple[str, ...]:
         """The addresses of these recipients, each once: the uri of a group, as in

@@ -18,7 +18,6 @@ from kinto_dispatch.subscriptions.formats import (
     compile_hook,
 )
 from kinto_dispatch.subscriptions.legacy import is_heard
-from kinto_dispatch.subscriptions.recipients import group_of
 
 
 MOST_HOOKS = 20
@@ -136,13 +135,6 @@ def _problems_of_hook(
             listed = " ".join(openings.events)
             yield "events", f"{event!r} is not listened to; there are: {listed}. {near}".strip()
     for recipient in hook.get("recipients") or ():
-        group = group_of(recipient) or _group_with_placeholders(recipient)
-        if group is not None and group[0] != bucket_id:
+        # The bucket has to stand there, whatever is filled in behind it.
+        if recipient.startswith("/buckets/") and recipient.split("/")[2] != bucket_id:
             yield "recipients", f"{recipient!r} is a group of another bucket than {bucket_id!r}"
-
-
-def _group_with_placeholders(recipient: str) -> tuple[str, str] | None:
-    """Where the id of the group is filled in later; the bucket has to stand there."""
-    parts = recipient.split("/")
-    is_group = len(parts) == 5 and (parts[1], parts[3]) == ("buckets", "groups")
-    return (parts[2], parts[4]) if is_group else None

@@ -50,5 +50,5 @@ def _compiled(pattern: str) -> Any:
         raise BadPattern(f"{len(pattern)} characters, at most {LONGEST_PATTERN}")
     try:
         return regex.compile(pattern)
-    except (regex.error, RecursionError, OverflowError, MemoryError) as error:
+    except (regex.error, ValueError, RecursionError, OverflowError, MemoryError) as error:
         raise BadPattern(f"{pattern!r} is no regular expression: {error}") from error

@@ -23,6 +23,14 @@ def group_of(text: str) -> tuple[str, str] | None:
     return (found[1], found[2]) if found else None
 
 
+def foreign_groups(recipients: Iterable[str], owner: str) -> Sequence[str]:
+    """The groups among them that are not of the bucket that ``owner`` is, or lies in: whoever may
+    write there need not be allowed to read them."""
+    groups = ((recipient, group_of(recipient)) for recipient in recipients)
+    bucket_id = owner.split("/")[2]
+    return [recipient for recipient, group in groups if group and group[0] != bucket_id]
+
+
 def members_to_addresses(members: Iterable[object]) -> Sequence[str]:
     """The members of a group that can be written to: ``ldap:a@b.org`` is ``a@b.org``."""
     texts = (member for member in members if isinstance(member, str))

@@ -376,6 +376,34 @@ def test_a_light_patch_of_metadata_has_the_whole_object(world: World, path: str)
     assert world.change.new == world.app.get(path).json["data"]
 
 
+def test_light_patches_in_a_batch_each_have_their_own_state(world: World) -> None:
+    """The storage knows the last one only; a channel may wait for the one in between."""
+    world.put("a", state="work", other="x")
+    world.forget()
+    for headers in (LIGHT, DIFF):
+        world.batch(
+            *(
+                {
+                    "method": "PATCH",
+                    "path": f"{RECORDS}/a",
+                    "body": {"data": {"state": state}},
+                    "headers": headers,
+                }
+                for state in ("to-review", "signed", "work")
+            )
+        )
+        (event,) = world.events
+        states = [
+            (one.old["status"], one.new["status"], one.new["other"]) for one in event.changes
+        ]
+        assert states == [
+            ("work", "to-review", "x"),
+            ("to-review", "signed", "x"),
+            ("signed", "work", "x"),
+        ]
+        world.forget()
+
+
 def test_a_light_patch_of_what_is_deleted_next_is_put_together(world: World) -> None:
     """In one batch the object may be gone when it is looked up; its last state is still told."""
     world.put("a", title="one", other="x")

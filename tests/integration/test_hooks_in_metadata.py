@@ -16,7 +16,8 @@ import pytest
 import webtest
 
 from kinto_dispatch import Delivered, Event, Message
-from kinto_dispatch.errors import GroupsUnavailable
+from kinto_dispatch.errors import GroupsUnavailable, RenderError
+from kinto_dispatch.event import Subscription
 from kinto_dispatch.patience import Patience
 from kinto_dispatch.plugins import Configuration, configure
 from kinto_dispatch.queue import open_queue
@@ -24,7 +25,7 @@ from kinto_dispatch.queue.protocol import Queue
 from kinto_dispatch.queue.values import DeadLetter
 from kinto_dispatch.relay import open_relay
 from kinto_dispatch.router import Router
-from kinto_dispatch.testing.builders import make_delivery
+from kinto_dispatch.testing.builders import make_delivery, make_event
 from kinto_dispatch.testing.kinto import full_settings, make_app
 from kinto_dispatch.testing.smtp import LocalSmtp
 
@@ -565,3 +566,95 @@ def test_a_letter_goes_to_those_whom_the_hook_names(
     assert "nobody to write to" in outcome.detail
     assert len(smtp_server.messages) == 1
     mail._groups._storage.client.session_factory.get_bind().dispose()
+
+
+# --- what goes around the checks -----------------------------------------------------------------
+
+
+def test_the_default_bucket_has_hooks_like_any_other(settings: dict[str, str]) -> None:
+    """Kinto has an empty collection at hand there, whatever is stored."""
+    settings["kinto.includes"] = "kinto.plugins.default_bucket"
+    world = World(settings)
+    collection = "/buckets/default/collections/c"
+    world.put(collection, **{"kinto-dispatch": hooks(HOOK)})
+    world.told()
+    world.put(f"{collection}/records/r")
+    assert texts(world.told_to("ops")) == ["r created"]
+
+
+def test_hooks_of_several_collections_are_told_apart(world: World) -> None:
+    """Also where one collection has a hook of another format in front of those of the bucket."""
+    first, second = ({"channel": "ops", "template": f"{name} {{{{ uri }}}}"} for name in "XY")
+    world.put(BUCKET, 200, **{"kinto-dispatch": hooks(first, second)})
+    world.put(COLLECTION, **{"kinto-slack": hooks({"template": "S", "channel": "#team"})})
+    world.put(f"{BUCKET}/collections/d")
+    world.told()
+    world.app.delete(f"{BUCKET}/collections")
+    told = world.told_to("ops")
+    assert texts(told) == [f"{name} {BUCKET}/collections" for name in "XY"]
+    for one in told:
+        assert {change.object_id for change in one.event.changes} == {"c", "d"}
+
+
+def test_a_hook_that_is_written_twice_in_a_batch_is_told_as_it_stood(world: World) -> None:
+    """Each write of the collection by the hook that it wrote."""
+    world.put(COLLECTION)
+    world.told()
+    versions = [{"kinto-dispatch": hooks({"channel": "ops", "template": name})} for name in "XY"]
+    assert world.batch(*(("PATCH", COLLECTION, version) for version in versions)) == [200, 200]
+    assert texts(world.told_to("ops")) == ["X", "Y"]
+
+
+FOREIGN = "/buckets/other/groups/secret"
+
+
+@pytest.mark.parametrize(
+    "recipient",
+    [FOREIGN, FOREIGN + "{bucket_id[/]}", "/buckets/{bucket_id}/groups/g"],
+    ids=["plain", "filled to nothing", "filled in"],
+)
+@pytest.mark.parametrize("behavior", ["full", "light", "diff"])
+def test_groups_of_another_bucket_are_refused_however_they_are_written(
+    world: World, recipient: str, behavior: str
+) -> None:
+    """Whoever may write here need not be allowed to read there, and Kinto takes what a client
+    sent out of what it shows of the object."""
+    world.put(COLLECTION)
+    hook = {"template": "t", "recipients": [recipient]}
+    answer = world.app.patch_json(
+        COLLECTION,
+        {"data": {"kinto-emailer": hooks(hook)}},
+        headers={"Response-Behavior": behavior},
+        status=400,
+    )
+    assert "another bucket" in answer.json["message"]
+
+
+def test_a_patch_of_a_collection_that_is_deleted_next(world: World) -> None:
+    """There is nothing left to be judged."""
+    world.put(COLLECTION, **{"kinto-dispatch": hooks(HOOK)})
+    light = {"Response-Behavior": "light"}
+    patch = {"method": "PATCH", "path": COLLECTION, "headers": light, "body": {"data": {"x": 1}}}
+    both = {"requests": [patch, {"method": "DELETE", "path": COLLECTION}]}
+    answer = world.app.post_json("/batch", both)
+    assert [part["status"] for part in answer.json["responses"]] == [200, 200]
+
+
+@pytest.mark.parametrize("recipient", [FOREIGN, FOREIGN + "{bucket_id[/]}"])
+def test_groups_of_another_bucket_are_sent_nothing(memory_world: World, recipient: str) -> None:
+    """Nor where the hook was written before anybody checked it: a dead letter that says why."""
+    mail = next(one for one in memory_world.configuration.channels if one.name == "mail")
+    hook = {"template": "t", "recipients": [recipient]}
+    subscription = Subscription(
+        format="kinto-emailer", owner=COLLECTION, channel="mail", hook=hook
+    )
+    with pytest.raises(RenderError, match="a group of another bucket"):
+        mail.render(make_event(subscriptions=(subscription,)))
+
+
+@pytest.mark.parametrize("pattern", ["^(?au)x", "^(?V0V1)x", "^(", "^" + "(" * 199])
+def test_a_pattern_that_is_none_is_refused(memory_world: World, pattern: str) -> None:
+    """In whatever way the library says so."""
+    hook = {**LETTER, "record_id": pattern}
+    answer = memory_world.put(COLLECTION, 400, **{"kinto-emailer": hooks(hook)})
+    assert "no regular expression" in answer.json["message"]
