@@ -393,9 +393,7 @@ def test_light_patches_in_a_batch_each_have_their_own_state(world: World) -> Non
             )
         )
         (event,) = world.events
-        states = [
-            (one.old["status"], one.new["status"], one.new["other"]) for one in event.changes
-        ]
+        states = [(one.old["state"], one.new["state"], one.new["other"]) for one in event.changes]
         assert states == [
             ("work", "to-review", "x"),
             ("to-review", "signed", "x"),
