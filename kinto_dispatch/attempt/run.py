@@ -84,11 +84,12 @@ class UnderWay:
 
     def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
-        now, self._timer = loop.time(), None
-        while self._runs:
-            run = next(iter(self._runs))
-            if run.deadline > now:
-                self._timer = loop.call_at(run.deadline, self._sweep)
-                return
-            del self._runs[run]
-            run.expire()
+        now = loop.time()
+        try:
+            # What expires may make room for the next one, which comes in here through ``add``.
+            while (run := next(iter(self._runs), None)) and run.deadline <= now:
+                del self._runs[run]
+                run.expire()
+        finally:
+            first = next(iter(self._runs), None)
+            self._timer = loop.call_at(first.deadline, self._sweep) if first else None

@@ -29,14 +29,16 @@ CLOSE_SECONDS = 1.0
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s %(message)s"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Suspect:
-    """A process that runs one attempt, and the pipe on which it says what came of it."""
+    """A process that runs one attempt, and the pipe on which it says what came of it. Once it
+    ``is_settled`` it only closes its channel, and how that ends is of no account."""
 
     number: int
     pid: int
     pipe: Connection
     deadline: float
+    is_settled: bool = False
 
     def end(self) -> int:
         """Kill it if it still runs; its exit code. Once only: the id may be another's then."""
@@ -108,13 +110,15 @@ class Keeper:
         except (EOFError, OSError):
             self._end(suspect)
         else:
-            del self._suspects[suspect.number]
-            suspect.end()
             self._pipe.send(Settled(suspect.number, fate, record))
+            suspect.is_settled = True
+            suspect.deadline = time.monotonic() + CLOSE_SECONDS
 
     def _end(self, suspect: Suspect, *, was_killed: bool = False) -> None:
         del self._suspects[suspect.number]
-        self._pipe.send(Ended(suspect.number, suspect.end(), was_killed))
+        exit_code = suspect.end()
+        if not suspect.is_settled:
+            self._pipe.send(Ended(suspect.number, exit_code, was_killed))
 
 
 def attempt_and_exit(channel: Channel, claim: Claim, pipe: Connection) -> NoReturn:
@@ -128,11 +132,11 @@ def attempt_and_exit(channel: Channel, claim: Claim, pipe: Connection) -> NoRetu
 
 async def _attempt(channel: Channel, claim: Claim, pipe: Connection) -> None:
     settlement = await Attempter(channel, concurrency=1).attempt(claim)
+    # Before anything else of the plugin runs, which may end this process, or hold it up.
+    pipe.send((settlement.fate, settlement.record))
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(CLOSE_SECONDS):
             await channel.close()
-    # Before the event loop ends, which a hook that was left behind would hold up.
-    pipe.send((settlement.fate, settlement.record))
 
 
 def _offer_to_the_kernel() -> None:

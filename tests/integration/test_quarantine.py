@@ -46,6 +46,20 @@ class Channel:
     async def close(self):
         with open(self.settings.path, "a") as file:
             print("closed", file=file)
+        at_close()
+
+
+def at_close():
+    pass
+
+
+async def say_then(do):
+    global at_close
+    at_close = do
+
+
+def cancelled():
+    raise asyncio.CancelledError
 
 
 async def call(function, *arguments):
@@ -232,7 +246,20 @@ async def test_many_run_at_once_each_in_its_own(alone: Quarantine, tmp_path: Pat
 async def test_channels_are_closed(alone: Quarantine, tmp_path: Path) -> None:
     """As in the worker, so that what a plugin keeps back until then gets out."""
     await alone.attempt(suspect("say(None)"), 0.3)
-    assert pids(tmp_path)[1:] == ["closed"]
+
+    async def is_closed() -> bool:
+        return pids(tmp_path)[1:] == ["closed"]
+
+    await eventually_async(is_closed, "the channel to be closed")
+
+
+@pytest.mark.parametrize("do", ["cancelled", "lambda: os._exit(0)", "lambda: time.sleep(60)"])
+async def test_what_was_delivered_is_settled_however_its_channel_closes(
+    alone: Quarantine, do: str
+) -> None:
+    """Else it would be sent again, or be taken for poison; and the next one can run."""
+    assert (await alone.attempt(suspect(f"say_then({do})"), 5)).fate == Done()
+    assert (await alone.attempt(suspect("say(None)"), 5)).fate == Done()
 
 
 async def test_large_events_get_there(alone: Quarantine) -> None:
