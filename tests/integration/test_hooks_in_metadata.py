@@ -22,10 +22,10 @@ from kinto_dispatch.patience import Patience
 from kinto_dispatch.plugins import Configuration, configure
 from kinto_dispatch.queue import open_queue
 from kinto_dispatch.queue.protocol import Queue
-from kinto_dispatch.queue.values import DeadLetter
+from kinto_dispatch.queue.values import DeadLetter, LogEntry
 from kinto_dispatch.relay import open_relay
-from kinto_dispatch.router import Router
-from kinto_dispatch.testing.builders import make_delivery, make_event
+from kinto_dispatch.router import Router, _judge
+from kinto_dispatch.testing.builders import make_change, make_delivery, make_event
 from kinto_dispatch.testing.kinto import full_settings, make_app
 from kinto_dispatch.testing.smtp import LocalSmtp
 
@@ -658,3 +658,19 @@ def test_a_pattern_that_is_none_is_refused(memory_world: World, pattern: str) ->
     hook = {**LETTER, "record_id": pattern}
     answer = memory_world.put(COLLECTION, 400, **{"kinto-emailer": hooks(hook)})
     assert "no regular expression" in answer.json["message"]
+
+
+async def test_hooks_are_judged_beside_the_event_loop(settings: dict[str, str]) -> None:
+    """Their authors are not trusted with it: leases are renewed meanwhile, attempts go on."""
+    channel = next(one for one in configure(full_settings(settings)).channels if one.name == "ops")
+    subscription = Subscription(
+        format="kinto-dispatch", owner=COLLECTION, channel="ops", hook={**HOOK, "when": "new.a"}
+    )
+    changes = tuple(make_change(object_id=str(number), new={"a": 1}) for number in range(500))
+    event = make_event(changes=changes, subscriptions=(subscription,))
+    batch = [(LogEntry("1-0", event.encode()), event)]
+    judged = asyncio.create_task(_judge(channel, batch))
+    await asyncio.sleep(0)
+    assert not judged.done()
+    entries, dead = await judged
+    assert (len(entries), list(dead)) == (1, [])
