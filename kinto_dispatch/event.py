@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from kinto_dispatch.difference import lines
 from kinto_dispatch.encoding import encode_json
 from kinto_dispatch.errors import UndecodableEvent
 
@@ -31,6 +32,12 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     old: dict[str, Any] | None
     new: dict[str, Any] | None
     changed: tuple[str, ...]
+
+    def diff(self) -> str:
+        """A line for each changed field, as in ``~ title: "Hello" → "Bye"``: ``+`` added, ``-``
+        removed, ``~`` changed. At most 50, each value cut to 100 characters; whatever the data,
+        none looks like another line. Without ``id``, ``last_modified`` and ``deleted``."""
+        return lines(self.old or {}, self.new or {}, self.changed)
 
 
 class Subscription(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from datetime import UTC
@@ -10,45 +9,18 @@ from datetime import datetime as DateTime
 from typing import Any
 from urllib.parse import quote
 
+from kinto_dispatch.difference import MOST_LINES, interesting, lines
 from kinto_dispatch.sandbox.values import Run, kind, number
 
 
-UNINTERESTING = frozenset({"id", "last_modified", "deleted"})
-LONGEST_DIFF_LINES = 50
-LONGEST_DIFF_VALUE = 100
-
-
 def diff(run: Run, value: Any) -> str:
-    """A line for each changed field of a change: ``+`` added, ``-`` removed, ``~`` changed.
-
-    Without ``id``, ``last_modified`` and ``deleted``, which change by themselves. At most 50
-    lines, and 100 characters of each value.
-    """
+    """A line for each changed field of a change, as ``Change.diff`` has them."""
     if not isinstance(value, Mapping) or not {"old", "new", "changed"} <= value.keys():
         raise TypeError(f"takes a change, found {kind(value)}")
-    names = [name for name in value["changed"] if name not in UNINTERESTING]
-    old, new = value["old"] or {}, value["new"] or {}
-    lines = [_diff_line(run, name, old, new) for name in names[:LONGEST_DIFF_LINES]]
-    if len(names) > LONGEST_DIFF_LINES:
-        lines.append(f"... and {len(names) - LONGEST_DIFF_LINES} more fields")
-    return "\n".join(lines)
-
-
-def _diff_line(run: Run, name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    before, after = (_brief(run, side[name]) if name in side else None for side in (old, new))
-    shown = _clip(name if name.isprintable() else json.dumps(name))
-    if before is None or after is None:
-        return f"- {shown}: {before}" if after is None else f"+ {shown}: {after}"
-    return f"~ {shown}: {before} → {after}"
-
-
-def _brief(run: Run, value: Any) -> str:
-    run.budget.weigh(value)
-    return _clip(json.dumps(value, ensure_ascii=False))
-
-
-def _clip(text: str) -> str:
-    return text if len(text) <= LONGEST_DIFF_VALUE else text[: LONGEST_DIFF_VALUE - 1] + "…"
+    sides, names = (value["old"] or {}, value["new"] or {}), value["changed"]
+    for name in interesting(names)[:MOST_LINES]:
+        run.budget.weigh([side[name] for side in sides if name in side])
+    return lines(*sides, names)
 
 
 def link(run: Run, value: Any) -> str:

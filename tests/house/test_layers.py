@@ -12,7 +12,17 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "kinto_dispatch"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "encoding", "threads", "watchdog", "lines", "vitals", "deadline", "mailboxes"),
+    (
+        "errors",
+        "encoding",
+        "difference",
+        "threads",
+        "watchdog",
+        "lines",
+        "vitals",
+        "deadline",
+        "mailboxes",
+    ),
     ("event", "outcome", "delivery", "memory", "retry", "budget", "limit", "breaker"),
     ("egress",),
     ("hookspecs", "settings", "route", "render", "groups", "digest"),

@@ -277,6 +277,6 @@ async def test_threads_can_be_left_out(slack: SlackServer) -> None:
 def test_a_webhook_has_no_threads(value: str) -> None:
     """It never learns what to reply to; who sets it is told what it takes."""
     hook = {"webhook_url": "https://hooks.slack.com/services/T0/B0/x", "threads": value}
-    expected = rf"channels\.test\.threads: .*{value}.*only with token and conversation"
+    expected = r"channels\.test: .*threads only with token and conversation"
     with pytest.raises(BadSettings, match=expected):
         make_channel("slack", hook)

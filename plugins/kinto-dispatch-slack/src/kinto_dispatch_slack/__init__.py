@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic import Field, SecretStr, model_validator
 
 from kinto_dispatch import (
     Channel,
@@ -37,23 +37,17 @@ class SlackSettings(GuardedSettings):
         True, description="whether a bot writes what it says of one object into one thread"
     )
 
-    @field_validator("threads")
-    @classmethod
-    def _check_threads(cls, threads: bool, info: ValidationInfo) -> bool:
-        # Only what was typed comes here.
-        if info.data.get("webhook_url") is not None:
-            raise ValueError(
-                "it only with token and conversation, since Slack does not tell a webhook what "
-                "to reply to"
-            )
-        return threads
-
     @model_validator(mode="after")
     def _check_way(self) -> Self:
         as_bot = self.token is not None and self.conversation is not None
         half = (self.token is None) != (self.conversation is None)
         if half or as_bot == (self.webhook_url is not None):
             raise ValueError("webhook_url, or token with conversation")
+        if self.webhook_url is not None and "threads" in self.model_fields_set:
+            raise ValueError(
+                "threads only with token and conversation, since Slack does not tell a webhook "
+                "what to reply to"
+            )
         return self
 
 

@@ -5,9 +5,7 @@ Everything that a record or a user chose stands in ``plain_text``, where Slack k
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -21,7 +19,7 @@ from slack_sdk.models.blocks import (
     SectionBlock,
 )
 
-from kinto_dispatch import Change, Event
+from kinto_dispatch import Event
 from kinto_dispatch_slack.message import escape
 
 
@@ -35,10 +33,7 @@ LONGEST_SECTIONS = 6000
 
 LONGEST_LINK = 300
 LONGEST_VALUE = 200
-MOST_FIELDS = 50
 
-_UNINTERESTING = frozenset({"id", "last_modified", "deleted"})
-_NAME = re.compile(r"[\w.-]{1,100}")
 _URL = re.compile(r"https?://[\w.:\[\]-]+(?:/[\w.~%:@+/-]*)?", re.ASCII)
 _ILLEGIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """What ends a line, turns the direction of writing, or is no character at all."""
@@ -50,7 +45,7 @@ def blocks(subject: str, event: Event) -> list[dict[str, Any]]:
     longest = min(LONGEST_SECTION, LONGEST_SECTIONS // max(1, len(shown)))
     found: list[Block] = [HeaderBlock(text=_plain(subject, LONGEST_HEADER))] if subject else []
     for change in shown:
-        text = "\n".join([_brief(change.uri, longest), *_fields(change)])
+        text = f"{_brief(change.uri, longest)}\n{change.diff()}".rstrip()
         found.append(SectionBlock(text=_plain(text, longest)))
         if change.new is not None and (url := link(event.root_url, change.uri)):
             found.append(
@@ -65,25 +60,6 @@ def link(root_url: str, uri: str) -> str | None:
     shown as it is, without a name that could tell something else."""
     url = root_url.rstrip("/") + quote(uri, safe="/", errors="replace")
     return url if len(url) <= LONGEST_LINK and _URL.fullmatch(url) else None
-
-
-def _fields(change: Change) -> Iterator[str]:
-    """A line for each: ``name: value``, or ``name: old → new``; strings in quotes."""
-    names = [name for name in change.changed if name not in _UNINTERESTING]
-    for name in names[:MOST_FIELDS]:
-        sides = (_value(side, name) for side in (change.old, change.new) if side is not None)
-        shown = name if _NAME.fullmatch(name) else _brief(json.dumps(name))
-        yield f"{shown}: {' → '.join(sides)}"
-    if len(names) > MOST_FIELDS:
-        yield f"and {len(names) - MOST_FIELDS} more fields"
-
-
-def _value(fields: dict[str, Any], name: str) -> str:
-    try:
-        shown = json.dumps(fields[name], ensure_ascii=False) if name in fields else "(none)"
-    except RecursionError:
-        shown = "(nested too deeply)"
-    return _brief(shown)
 
 
 def _foot(event: Event) -> str:

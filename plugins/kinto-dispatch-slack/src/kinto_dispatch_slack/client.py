@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -30,7 +29,7 @@ class SlackClient:
         self._opening: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def send(
-        self, payload: Mapping[str, Any], channel: Channel, seconds: float, about: str | None
+        self, payload: dict[str, Any], channel: Channel, seconds: float, about: str | None
     ) -> Outcome:
         """Say what came of the message after ``seconds``: 429, 5xx and no answer are ``Retry``,
         after the time that Slack asks for; everything else it refuses ``Rejected``.
@@ -53,11 +52,7 @@ class SlackClient:
             return await _keep(channel, key, posted)
 
     async def _post(
-        self,
-        payload: Mapping[str, Any],
-        channel: Channel,
-        seconds: float,
-        thread: str | None = None,
+        self, payload: dict[str, Any], channel: Channel, seconds: float, thread: str | None = None
     ) -> Posted:
         body = {**payload, **({"thread_ts": thread} if thread else {})}
         answer = await self._client.post(encode_json(body), seconds=seconds)
