@@ -111,6 +111,10 @@ class OutboxUnavailable(DispatchError):
     """Raised when the outbox cannot be written or read."""
 
 
+class EventTooLarge(DispatchError):
+    """Raised when the outbox can never take an event."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``Did you mean 'x'?`` for the nearest known word, or an empty string."""
     near = get_close_matches(word, list(known), n=1, cutoff=0.6)

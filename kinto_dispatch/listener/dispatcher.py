@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kinto_dispatch.capture import Captured, Hooks
-from kinto_dispatch.errors import OutboxUnavailable
+from kinto_dispatch.errors import EventTooLarge, OutboxUnavailable
 from kinto_dispatch.listener.commit import Commits
 from kinto_dispatch.listener.direct import DirectAppender
-from kinto_dispatch.listener.refusal import unavailable, vetoed
+from kinto_dispatch.listener.refusal import too_large, unavailable, vetoed
 from kinto_dispatch.listener.sync import Aborted, SyncChannels
 from kinto_dispatch.outbox.protocol import Outbox
 from kinto_dispatch.outcome import Veto
@@ -64,6 +64,8 @@ class Dispatcher:
             return
         try:
             self._outbox.write([(event.id, event.body) for event in events])
+        except EventTooLarge as error:
+            raise too_large(str(error)) from error
         except OutboxUnavailable as error:
             logger.error("The write is refused, since it could not be announced: %s", error)
             raise unavailable("Changes cannot be announced at the moment.") from error

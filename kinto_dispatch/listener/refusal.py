@@ -8,6 +8,7 @@ from kinto.core.errors import ERRORS, http_error
 from pyramid.httpexceptions import (
     HTTPClientError,
     HTTPException,
+    HTTPRequestEntityTooLarge,
     HTTPServiceUnavailable,
     status_map,
 )
@@ -39,6 +40,12 @@ def vetoed(veto: Veto) -> HTTPException:
 def unavailable(message: str) -> HTTPException:
     """503; Kinto adds Retry-After."""
     return http_error(HTTPServiceUnavailable(), errno=ERRORS.BACKEND, message=message)
+
+
+def too_large(message: str) -> HTTPException:
+    """413, for what no second attempt makes smaller."""
+    error = HTTPRequestEntityTooLarge()
+    return http_error(error, errno=ERRORS.REQUEST_TOO_LARGE, message=message)
 
 
 def _nameless(status: int) -> HTTPException:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from kinto.core.storage.postgresql import PostgreSQLPluginMigration
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from kinto_dispatch.errors import OutboxUnavailable
+from kinto_dispatch.errors import EventTooLarge
 from kinto_dispatch.outbox.reader import PostgresOutboxReader
 from kinto_dispatch.outbox.statements import driver_statement, statement, unavailable
 
@@ -86,21 +86,18 @@ class PostgresOutbox:
         """Store the events with one INSERT; they commit or roll back with the record.
 
         Before it goes another one with the lanes, until a transaction with that is committed.
-        Raises ``OutboxUnavailable``, also above 256 MiB of events in one transaction.
+        Above 256 MiB there are several. Raises ``OutboxUnavailable``, and ``EventTooLarge`` where
+        a single event is larger than that.
         """
         if not events:
             return
-        size = sum(len(body) for _, body in events)
-        if size > LARGEST_WRITE_BYTES:
-            raise OutboxUnavailable(
-                f"The events of one request have {size:,} bytes; the outbox takes at most "
-                f"{LARGEST_WRITE_BYTES:,}. Change or delete fewer objects in one request."
-            )
+        batches = list(_batches(events))
         try:
             with self._client.connect() as session:
                 connection = session.connection()
                 self._announce_once(connection)
-                _insert(connection, events)
+                for batch in batches:
+                    _insert(connection, batch)
         except BackendError as error:
             raise unavailable("written", error.original) from error
 
@@ -112,6 +109,26 @@ class PostgresOutbox:
     def _on_announced(self, succeeded: bool) -> None:
         # Where the transaction failed, another may have succeeded meanwhile.
         self._is_announced = self._is_announced or succeeded
+
+
+def _batches(events: Iterable[tuple[str, bytes]]) -> Iterator[Sequence[tuple[str, bytes]]]:
+    """The events in parts that fit into one statement, in their order."""
+    batch: list[tuple[str, bytes]] = []
+    room = LARGEST_WRITE_BYTES
+    for event in events:
+        size = len(event[1])
+        if size > LARGEST_WRITE_BYTES:
+            raise EventTooLarge(
+                f"What one request changed of one kind has {size:,} bytes as an event; at most "
+                f"{LARGEST_WRITE_BYTES:,} can be announced. Change or delete fewer objects in one "
+                "request."
+            )
+        if size > room:
+            yield batch
+            batch, room = [], LARGEST_WRITE_BYTES
+        batch.append(event)
+        room -= size
+    yield batch
 
 
 def _insert(connection: Connection, events: Sequence[tuple[str, bytes]]) -> None:

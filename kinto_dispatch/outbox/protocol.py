@@ -40,7 +40,8 @@ class Outbox(Protocol):
     def write(self, events: Sequence[tuple[str, bytes]]) -> None:
         """Store ``(event id, body)`` pairs through the connection of the running transaction, in
         one statement: they commit or roll back with it. A second statement announces the lanes,
-        as long as that is not known to be committed. Raises ``OutboxUnavailable``."""
+        as long as that is not known to be committed. Raises ``OutboxUnavailable``, and
+        ``EventTooLarge`` for what will never fit."""
 
 
 class OutboxReader(Protocol):

@@ -11,7 +11,7 @@ import psycopg2
 import pytest
 import transaction
 
-from kinto_dispatch.errors import OutboxUnavailable
+from kinto_dispatch.errors import EventTooLarge, OutboxUnavailable
 from kinto_dispatch.outbox.postgres import (
     LARGEST_WRITE_BYTES,
     PostgresOutbox,
@@ -180,9 +180,21 @@ def test_a_delete_of_10000_records_is_one_row(
 
 def test_an_event_beyond_all_bounds_refuses_the_write(outbox: PostgresOutbox) -> None:
     """Better a refused request than a row that no queue will ever take."""
-    half = bytes(LARGEST_WRITE_BYTES // 2 + 1)
-    with pytest.raises(OutboxUnavailable, match="at most 268,435,456"):
-        outbox.write([("one", half), ("two", half)])
+    with pytest.raises(EventTooLarge, match="at most 268,435,456"):
+        outbox.write([A, ("large", bytes(LARGEST_WRITE_BYTES + 1))])
+    assert not transaction.get()._resources
+
+
+def test_many_large_events_are_written_in_parts(
+    outbox: PostgresOutbox, reader: PostgresOutboxReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each statement takes what fits; all of them commit together, in their order."""
+    monkeypatch.setattr("kinto_dispatch.outbox.postgres.LARGEST_WRITE_BYTES", 1000)
+    events = [
+        (f"event{number}", bytes(size)) for number, size in enumerate([1000, 1, 999, 2, 500])
+    ]
+    commit(outbox, *events)
+    assert relay(reader) == events
 
 
 def test_a_missing_table_says_what_to_do(client: Any, reader: PostgresOutboxReader) -> None:

@@ -489,6 +489,23 @@ def test_an_outbox_that_cannot_be_written_refuses_the_write(
     assert [event.uri for event in outbox(postgresql_url)] == ["/buckets/b"]
 
 
+def test_an_event_that_can_never_be_announced_refuses_the_write(
+    with_outbox: Settings, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """413 with what to do, for to come again is of no use; and nothing is stored."""
+    app = make_app(with_outbox)
+    app.put("/buckets/b")
+    monkeypatch.setattr("kinto_dispatch.outbox.postgres.LARGEST_WRITE_BYTES", 10_000)
+    large = {"data": {"text": "x" * 10_000}}
+    answer = app.put_json("/buckets/b/collections/c", large, status=413)
+    assert answer.json["errno"] == 113
+    assert "at most 10,000 can be announced. Change or delete fewer" in answer.json["message"]
+    assert "Retry-After" not in answer.headers
+    app.get("/buckets/b/collections/c", status=404)
+    app.put("/buckets/b/collections/c", status=201)
+    assert len(outbox(postgresql_url)) == 2
+
+
 def test_without_async_channels_nothing_is_kept(
     ini: Settings, plugin: Write, postgresql_url: str, queue_dir: Path
 ) -> None:
