@@ -5,7 +5,8 @@ that share a process push each other out of the caches of the processor, which a
 what is measured. All write into one PostgreSQL that keeps what it commits (``fsync`` is on). The
 order is another one in each round: with a fixed one each would be measured behind the same
 neighbour, which made up to 2 % of a write. ``idle`` is a listener that does nothing; what ``bare``
-and ``bare too`` differ by is noise.
+and ``bare too`` differ by is noise, so what is compared are the writes of both, and those of one,
+ten and fifty channels.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def test_postgresql_storage(tcp_url: str, durable_url: str, tmp_path: Path) -> N
     """The outbox adds at most 5 % to the p50 of a write, for any number of channels."""
     result = _measure({"kinto.storage_url": durable_url}, tcp_url, tmp_path)
     _check(result)
-    assert result["dispatch 1"]["p50_ms"] <= 1.05 * result["bare"]["p50_ms"]
+    assert result["dispatch, all"]["p50_ms"] <= 1.05 * result["bare, all"]["p50_ms"]
 
 
 def _measure(storage: Mapping[str, str], queue_url: str, directory: Path) -> dict[str, Stats]:
@@ -90,6 +91,8 @@ def _measure(storage: Mapping[str, str], queue_url: str, directory: Path) -> dic
                     times[name].append(taken)
             if number % 100 == 0:
                 _forget(queue_url)
+    times["bare, all"] = times["bare"] + times["bare too"]
+    times["dispatch, all"] = [taken for n in CHANNELS if n for taken in times[f"dispatch {n}"]]
     result = {name: _statistics(values) for name, values in times.items()}
     print("\n" + json.dumps(result, indent=1))
     return result
@@ -97,9 +100,9 @@ def _measure(storage: Mapping[str, str], queue_url: str, directory: Path) -> dic
 
 def _check(result: Mapping[str, Stats]) -> None:
     """No more than kinto-redis adds, and flat: 50 channels cost what one does, within noise."""
-    bare = result["bare"]["p50_ms"]
+    bare = result["bare, all"]["p50_ms"]
     allowed = result["kinto-redis"]["p50_ms"] - bare
-    assert result["dispatch 1"]["p50_ms"] - bare <= 1.1 * allowed
+    assert result["dispatch, all"]["p50_ms"] - bare <= 1.1 * allowed
     assert result["dispatch 50"]["p50_ms"] <= 1.1 * result["dispatch 1"]["p50_ms"]
 
 
