@@ -22,7 +22,7 @@ from kinto_dispatch.testing.builders import make_event
 pytestmark = pytest.mark.benchmark
 
 HERE = Path(__file__).parent
-DELIVERIES = 5_000
+DELIVERIES = 20_000
 ROUNDS = 3
 AIM = 0.5
 
