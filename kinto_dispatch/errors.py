@@ -95,16 +95,16 @@ class QueueFull(QueueUnavailable):
     on, and so it passes by itself."""
 
 
-class QueueRejected(DispatchError):
-    """Raised when the queue answered that a request makes no sense. Waiting does not help."""
+class QueueRejected(QueueUnavailable):
+    """Raised when the queue answered that a request makes no sense. Waiting does not help, and
+    other requests go on."""
 
     def __init__(self, url: str, reason: str) -> None:
-        self.url = url
-        self.reason = reason
-        super().__init__(
-            f"The queue at {url} rejected a request: {reason}. This is a bug of kinto-dispatch, "
-            "or the server is neither Redis nor Valkey. Please report it, with the versions."
+        advice = (
+            "This is a bug of kinto-dispatch, or somebody else changed its keys, or the server is "
+            "neither Redis nor Valkey. Please report it, with the versions."
         )
+        super().__init__(url, f"it rejected a request ({reason})", advice)
 
 
 class OutboxUnavailable(DispatchError):

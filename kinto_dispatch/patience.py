@@ -9,7 +9,7 @@ import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from kinto_dispatch.errors import OutboxUnavailable, QueueUnavailable
+from kinto_dispatch.errors import OutboxUnavailable, QueueRejected, QueueUnavailable
 
 
 logger = logging.getLogger(__name__)
@@ -24,22 +24,29 @@ class Patience:
     """Waits between attempts to reach a server: 0.1 s, doubling to 2 s, with jitter.
 
     The longest wait bounds how late a loop notices that the server is back. Says once that the
-    server is away and once that it is back. Ends its waits at once when ``stopping`` is set.
+    server is away and once that it is back. Ends its waits at once when ``stopping`` is set. A
+    request that the server rejects is borne the same way, so that whatever is wrong in one lane
+    holds up no other; ``rejected`` holds those that still are, by what they are for.
     """
 
     def __init__(self, stopping: asyncio.Event) -> None:
         self._stopping = stopping
         self._wait: dict[str, float] = {}
+        self.rejected: dict[str, QueueRejected] = {}
 
     async def attempt(self, step: Callable[[], Awaitable[T]], what: str) -> T | None:
         """The result of ``step``, or ``None`` after a wait when the server is away."""
         try:
             result = await step()
         except (QueueUnavailable, OutboxUnavailable) as error:
+            self.rejected.pop(what, None)
+            if isinstance(error, QueueRejected):
+                self.rejected[what] = error
             await self._bear(what, error)
             return None
         if what in self._wait:
             del self._wait[what]
+            self.rejected.pop(what, None)
             logger.warning("%s goes on", what)
         return result
 

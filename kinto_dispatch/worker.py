@@ -8,13 +8,14 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from typing import Any
 
+from kinto_dispatch.errors import QueueRejected
 from kinto_dispatch.housekeeping import Housekeeper
 from kinto_dispatch.lane import Lane
 from kinto_dispatch.memory import Memory
@@ -85,6 +86,8 @@ class Worker:
     def _unready(self) -> Iterator[str]:
         if time.monotonic() - self._beaten_at > BEAT_TTL_SECONDS:
             yield "the queue does not answer; the log says why"
+        for what, error in self._rejected().items():
+            yield f"{what}: {error}"
         for channel in self._configuration.async_channels:
             if channel.status == "failed":
                 yield f"channel {channel.name!r} has failed; kinto-dispatch check says why"
@@ -209,6 +212,8 @@ class Worker:
             idle = await self._patience.attempt(
                 lambda: self._is_idle(queue, relay, router), "looking for work"
             )
+            for error in self._rejected().values():
+                raise error
             quiet = quiet + 1 if idle else 0
             await self._patience.pause(IDLE_CHECK_SECONDS)
         self.stop()
@@ -234,6 +239,13 @@ class Worker:
         going = [lane for lane in lanes if not lane.paused and lane.breaker == "closed"]
         due = [(await queue.promote(lane.channel, 0))[1] == 0 for lane in going if lane.retry]
         return not any(due) and not any(lane.waiting or lane.in_flight for lane in going)
+
+    def _rejected(self) -> Mapping[str, QueueRejected]:
+        """What the queue rejects, by what it is for."""
+        rejected = dict(self._patience.rejected)
+        for lane in self._lanes:
+            rejected |= lane.rejected
+        return rejected
 
     # --- stop ----------------------------------------------------------------------------
 

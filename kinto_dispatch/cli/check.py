@@ -136,11 +136,11 @@ def examine_queue(configuration: Configuration) -> Iterator[Finding]:
     try:
         lanes = [one.name for one in configuration.async_channels if one.status == "loaded"]
         yield from with_queue(attached(configuration), partial(look, lanes))
+    except QueueRejected as error:
+        yield Finding("queue", "error", str(error))
     except QueueUnavailable as error:
         embedded = settings.queue_url is None
         yield examine_embedded(settings) if embedded else Finding("queue", "error", str(error))
-    except QueueRejected as error:
-        yield Finding("queue", "error", str(error))
 
 
 async def look(lanes: Sequence[str], queue: Queue) -> list[Finding]:

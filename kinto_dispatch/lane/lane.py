@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
 from kinto_dispatch.attempt import Attempter, Run
-from kinto_dispatch.errors import QueueUnavailable
+from kinto_dispatch.errors import QueueRejected, QueueUnavailable
 from kinto_dispatch.lane.alone import Alone
 from kinto_dispatch.lane.destination import Destination
 from kinto_dispatch.lane.holdings import Holdings
@@ -98,6 +98,11 @@ class Lane:
     def is_stuck(self) -> bool:
         """Whether so many threads hang that not every slot has one."""
         return self._slots.is_stuck(len(self._running))
+
+    @property
+    def rejected(self) -> Mapping[str, QueueRejected]:
+        """What the queue rejects, by what it is for."""
+        return {**self._patience.rejected, **self._drain_patience.rejected}
 
     async def run(self) -> None:
         """Work until ``stopping`` is set, then finish what runs. Cancelling it gives up on what

@@ -250,7 +250,7 @@ def strike(keys: LaneKeys, claim: Claim) -> Evaluation:
 def promote(keys: LaneKeys, count: int, upto: int | None = None, at_least: int = 0) -> Evaluation:
     most = -1 if upto is None else upto
     arguments = (GROUP, count, most, at_least)
-    touched = (keys.due, keys.held, keys.stream, keys.attempts, *keys.digests)
+    touched = (keys.due, keys.held, keys.stream, keys.attempts, keys.dead, *keys.digests)
     return Evaluation(script("promote"), touched, arguments)
 
 

@@ -34,8 +34,8 @@ class Log(Protocol):
         """Append ``(event id, body)`` pairs in order, atomically; returns when the log has them.
 
         Idempotent by event id within a bounded window, so it may be called again when the fate of
-        an earlier call is unknown. Raises ``QueueUnavailable``, or ``QueueRejected`` where that
-        cannot help; blocks at most the time-out that the log was made with.
+        an earlier call is unknown. Raises ``QueueUnavailable``, of the kind ``QueueRejected``
+        where that cannot help; blocks at most the time-out that the log was made with.
         """
 
     def summary(self) -> tuple[Sequence[LaneStatus], bool]:
@@ -52,8 +52,8 @@ class Queue(Protocol):
     """The worker's side. Every method may raise ``QueueUnavailable`` and has no effect then,
     or an effect that a second call finds done; only ``enqueue`` would do it again.
 
-    ``QueueRejected`` is raised where the server does not understand us: a bug, and no reason to
-    wait.
+    ``QueueRejected`` is raised where the server does not understand a request: a bug, or a value
+    that is not ours.
     """
 
     full: asyncio.Event

@@ -91,7 +91,7 @@ def without_password(url: str) -> str:
     return f"{parts.scheme}://{host}{parts.path}{'?' * bool(options)}{options}"
 
 
-def explained(url: str, error: BaseException) -> QueueUnavailable | QueueRejected:
+def explained(url: str, error: BaseException) -> QueueUnavailable:
     """The error in words, never with the password, and what to do."""
     known = _without_words(error) or _by_words(error)
     if known is not None:

@@ -1,9 +1,9 @@
 """Connections to the queue server: commands go out together, replies come back in order.
 
 A command is never repeated here, since a lost reply does not mean that nothing happened. What
-goes wrong is raised as ``QueueUnavailable``, or as ``QueueRejected`` where waiting cannot help.
-When the server was lost, it is looked for again before the next call, by new connections: those
-that are idle may lead to where it was, and each of them would cost a call its time.
+goes wrong is raised as ``QueueUnavailable``, of the kind ``QueueRejected`` where waiting does not
+help. When the server was lost, it is looked for again before the next call, by new connections:
+those that are idle may lead to where it was, and each of them would cost a call its time.
 """
 
 from __future__ import annotations

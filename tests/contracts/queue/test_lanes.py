@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import redis
+from msgspec import msgpack
 
 from kinto_dispatch.queue.streams import StreamsQueue
 from kinto_dispatch.queue.values import Claim, Dead, Done, Entry, Fate, Later, Settlement
@@ -253,12 +254,31 @@ async def test_a_delay_that_makes_no_sense_is_bounded(
     assert (moved, wait) == (1, None) if delay < 0 else wait and wait > 1e8
 
 
-async def test_what_waits_without_its_entry_is_dropped_without_spinning(
-    queue: StreamsQueue, server: redis.Redis
+DAMAGED = {
+    "nothing": None,
+    "text": b"nonsense",
+    "cut off": msgpack.encode(["key", "k", "body", "b"])[:-1],
+    "half a field": msgpack.encode(["key"]),
+    "no fields": msgpack.encode([]),
+    "a mapping": msgpack.encode({"key": "k"}),
+    "numbers": msgpack.encode([1, {}]),
+}
+
+
+@pytest.mark.parametrize("held", DAMAGED.values(), ids=DAMAGED)
+async def test_what_was_held_and_cannot_be_read_becomes_a_dead_letter(
+    queue: StreamsQueue, server: redis.Redis, claimed: Callable[..., Any], held: bytes | None
 ) -> None:
-    """A damaged record of what is due does not come up again and again."""
+    """It does not come up again and again, is not gone without a word, and holds nothing up."""
+    await queue.settle("ops", settling(await claimed(), Later(0, 2)))
     server.zadd("kd:{lane:ops}:due", {"1-1": 1})
-    assert await queue.promote("ops", 10) == (0, None)
+    if held is not None:
+        server.hset("kd:{lane:ops}:held", "1-1", held)
+    assert await queue.promote("ops", 10) == (2, None)
+    assert await numbers(queue) == (1, 0, 0, 1)
+    (letter,) = await queue.dead_letters("ops")
+    assert (letter.key, letter.kind, letter.body) == ("unknown:1-1", "failed", held or b"")
+    assert "somebody else changed the queue" in letter.reason
 
 
 async def test_many_entries_are_settled_and_promoted_in_one_call(queue: StreamsQueue) -> None:

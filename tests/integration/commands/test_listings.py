@@ -190,7 +190,7 @@ def test_check_finds_a_server_that_rejects_what_it_is_asked(site: Site) -> None:
         status, text = findings(site, code=69)["queue"]
         server.shutdown()
     assert status == "error"
-    assert "rejected a request: what do you want" in text
+    assert "rejected a request (what do you want)" in text
 
 
 def test_check_does_not_start_the_embedded_server(site: Site) -> None:
