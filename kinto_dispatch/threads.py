@@ -25,7 +25,7 @@ class PoolExhausted(RuntimeError):
 
 
 class ThreadPool:
-    """Runs calls in at most ``bound`` threads; a call never waits for a thread to come free.
+    """Runs calls in at most ``bound`` threads. A call waits for a thread only where asked to.
 
     A call that hangs keeps its thread, and counts against the bound, until it returns.
     """
@@ -40,7 +40,7 @@ class ThreadPool:
 
     @property
     def busy(self) -> int:
-        """How many calls are running or about to."""
+        """How many calls are running, about to, or in line."""
         return self._busy
 
     def submit(self, call: Callable[[], Any]) -> Future[Any]:
@@ -53,6 +53,24 @@ class ThreadPool:
                 self._start_thread()
                 self._threads += 1
             self._busy += 1
+        return self._put(call)
+
+    def enqueue(self, call: Callable[[], Any]) -> Future[Any]:
+        """Start ``call`` in a thread, or in the next one that comes free, in the order of the
+        calls; one that has not begun can be cancelled. Raises ``PoolExhausted`` where the system
+        has no thread at all."""
+        with self._lock:
+            if self._threads <= self._busy and self._threads < self.bound:
+                try:
+                    self._start_thread()
+                    self._threads += 1
+                except PoolExhausted:
+                    if self._threads == 0:
+                        raise
+            self._busy += 1
+        return self._put(call)
+
+    def _put(self, call: Callable[[], Any]) -> Future[Any]:
         future: Future[Any] = Future()
         self._work.put((future, call))
         return future

@@ -6,7 +6,7 @@ import logging
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
@@ -35,11 +35,12 @@ REASON_LENGTH = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The hook came to no outcome. ``hangs`` means that it still runs."""
+    """The hook came to no outcome. ``blocks`` says why what else the channel would get from the
+    same request is not worth its time; empty where it is."""
 
     reason: str
     error: BaseException | None = None
-    hangs: bool = False
+    blocks: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,11 @@ class Aborted:
 class SyncChannels:
     """The channels with ``mode = sync``, called one after the other in the order of the ini.
 
-    Each call is made at most once and has its deadline. A hook that hangs is left behind in its
-    thread, and what else the channel would get from the same request fails at once. Whatever one
-    channel does, the next is called. Safe to use from many threads; starts none until needed.
+    Each call is made at most once and has its deadline, with the wait for a thread where more
+    requests come at once than a channel has threads. A hook that hangs is left behind in its
+    thread, and what else the channel would get from the same request fails at once; where all
+    threads hang, so does everything. Whatever one channel does, the next is called. Safe to use
+    from many threads; starts none until needed.
     """
 
     def __init__(self, channels: Sequence[Channel], timeouts: Mapping[str, float]) -> None:
@@ -92,20 +95,21 @@ class _Caller:
         self.channel = channel
         self._timeout_seconds = timeout_seconds
         self._threads = ThreadPool(channel.name, THREADS)
+        self._hanging: set[Future[Any]] = set()
 
     def call(self, events: Sequence[Captured]) -> Iterator[Answer]:
         """Call the hook for what the route wants of each event. Yields every answer, logged."""
-        hangs = False
+        blocked = ""
         for captured in events:
             for wanted in self._wanted(captured):
                 started = time.monotonic()
                 if isinstance(wanted, Failed):
                     answer: Answer = wanted
-                elif hangs:
-                    answer = Failed("not called, since the call before it hangs")
+                elif blocked:
+                    answer = Failed(f"not called, since {blocked}")
                 else:
                     answer = self._attempt(wanted)
-                    hangs = isinstance(answer, Failed) and answer.hangs
+                    blocked = answer.blocks if isinstance(answer, Failed) else ""
                 self._log(captured.id, answer, time.monotonic() - started)
                 yield answer
 
@@ -125,17 +129,31 @@ class _Caller:
     def _attempt(self, event: Event) -> Answer:
         # The hook's log lines carry the id of the request, which is in the context.
         hook = partial(copy_context().run, self.channel.call_sync, event)
+        if len(self._hanging) >= THREADS:
+            return Failed(f"all {THREADS} threads of the channel hang in earlier calls")
         try:
-            call = self._threads.submit(hook)
+            call = self._threads.enqueue(hook)
         except PoolExhausted as error:
-            return Failed(f"{error}: earlier calls hang", error)
+            return Failed(str(error), error)
         wait([call], self._timeout_seconds)
+        seconds = f"within {self._timeout_seconds:g} s (timeout_seconds)"
+        if call.cancel():
+            busy = f"{THREADS} calls run at once, and {len(self._hanging)} of them hang"
+            return Failed(
+                f"no thread came free {seconds}: {busy}",
+                blocks="there was no thread for the call before it",
+            )
         if not call.done():
-            seconds = f"{self._timeout_seconds:g} s"
-            return Failed(f"no answer within {seconds} (timeout_seconds)", hangs=True)
+            self._note_hanging(call)
+            return Failed(f"no answer {seconds}", blocks="the call before it hangs")
         if raised := call.exception():
             return Failed(f"{type(raised).__name__}: {raised}", raised)
         return self._judge(call.result())
+
+    def _note_hanging(self, call: Future[Any]) -> None:
+        self._hanging.add(call)
+        # Now, if it came to its end meanwhile.
+        call.add_done_callback(self._hanging.discard)
 
     def _judge(self, returned: Any) -> Answer:
         match returned:

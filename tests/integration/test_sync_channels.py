@@ -6,9 +6,11 @@ from __future__ import annotations
 import importlib
 import itertools
 import logging
+import re
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +18,9 @@ from typing import Any
 
 import pytest
 
+from kinto_dispatch.capture import Captured
+from kinto_dispatch.listener.sync import SyncChannels
+from kinto_dispatch.testing import make_change, make_channel, make_event
 from kinto_dispatch.testing.kinto import LocalKinto, make_app
 from kinto_dispatch.testing.waiting import eventually
 
@@ -336,9 +341,60 @@ def test_when_all_threads_hang_later_calls_fail_at_once(
     assert time.monotonic() - started < 1
     assert len(module(hanging).calls) == 16
     last = attempts(caplog)[-1]
-    assert "all 16 threads of channel 'ops' are still busy" in last.reason
+    assert last.reason == "all 16 threads of the channel hang in earlier calls"
     module(hanging).gate.set()
     eventually(lambda: _delivers(app, caplog), "the threads to come free")
+
+
+def tell_from_many(sync: SyncChannels, count: int) -> list[threading.Thread]:
+    """So many requests at once, each in a thread of its own as in a web server."""
+    events = [Captured("event", make_event().encode())]
+    requests = [threading.Thread(target=sync.after_commit, args=(events,)) for _ in range(count)]
+    for request in requests:
+        request.start()
+    return requests
+
+
+def test_more_requests_than_threads_take_turns(
+    hanging: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those that find no thread wait for one, within the same time; none fails for being late."""
+    sync = SyncChannels([make_channel(module(hanging), mode="sync")], {"test": 30})
+    requests = tell_from_many(sync, 40)
+    eventually(lambda: len(module(hanging).calls) == 16, "all threads to be busy")
+    module(hanging).gate.set()
+    for request in requests:
+        request.join(30)
+    assert [line.outcome for line in attempts(caplog)] == ["delivered"] * 40
+
+
+def test_a_request_that_finds_no_thread_in_time_is_told_so(
+    hanging: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With how many calls there are, and how many of them hang; it is not made later."""
+    channel = make_channel(module(hanging), mode="sync", split_changes="true")
+    sync = SyncChannels([channel], {"test": 0.5})
+    first = tell_from_many(sync, 16)
+    eventually(lambda: len(module(hanging).calls) == 16, "all threads to be busy")
+    sync.after_commit(
+        [Captured("late", make_event(id="late", changes=[make_change()] * 2).encode())]
+    )
+    late = [line.reason for line in attempts(caplog) if line.event_id == "late"]
+    assert re.match(
+        r"no thread came free within 0\.5 s \(timeout_seconds\): 16 calls run at once, and \d+ of",
+        late[0],
+    )
+    assert late[1:] == ["not called, since there was no thread for the call before it"]
+    module(hanging).gate.set()
+    for request in first:
+        request.join(30)
+
+    def delivers() -> bool:
+        sync.after_commit([Captured("next", make_event().encode())])
+        return attempts(caplog)[-1].outcome == "delivered"
+
+    eventually(delivers, "the threads to come free")
+    assert "late" not in {event.id for event in module(hanging).calls}
 
 
 def _delivers(app: Any, caplog: pytest.LogCaptureFixture) -> bool:

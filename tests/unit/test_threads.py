@@ -48,6 +48,42 @@ def test_calls_run_side_by_side(gate: threading.Event) -> None:
     assert sorted(call.result() for call in calls) == [0, 1, 2]
 
 
+def test_what_is_put_in_line_runs_in_its_turn(gate: threading.Event) -> None:
+    """In the order of the calls; what was cancelled before its turn does not run at all."""
+    pool, ran = ThreadPool("line", 2), list[int]()
+    busy = [pool.enqueue(gate.wait) for _ in range(2)]
+    eventually(lambda: all(call.running() for call in busy), "both threads to be busy")
+    first, second, third = (pool.enqueue(partial(ran.append, number)) for number in range(3))
+    assert second.cancel()
+    assert not any(call.cancel() for call in busy)
+    gate.set()
+    wait([first, third], 10)
+    assert sorted(ran) == [0, 2]
+    eventually(lambda: pool.busy == 0, "the threads to come free")
+    assert len(named(pool)) <= 2
+
+
+def test_where_the_system_has_no_thread_others_are_waited_for(
+    gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there are none at all, the call is refused."""
+    pool, ran = ThreadPool("poor", 3), list[str]()
+    pool.enqueue(gate.wait)
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        call = pool.enqueue(partial(ran.append, "in line"))
+        with pytest.raises(PoolExhausted):
+            ThreadPool("poorer", 3).enqueue(gate.wait)
+    assert not call.done()
+    gate.set()
+    wait([call], 10)
+    assert ran == ["in line"]
+
+
 def test_what_finds_no_thread_is_refused_at_once(gate: threading.Event) -> None:
     """With what is busy; nothing waits in line behind what may hang."""
     pool = ThreadPool("busy", 2)
