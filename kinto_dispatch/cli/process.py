@@ -31,6 +31,7 @@ def run_and_exit(
     supervised: bool,
     standstill_seconds: float,
     hear: Hear | None = None,
+    at_once: int | None = None,
 ) -> NoReturn:
     """As ``run``, and end the process with 0."""
     # What is loaded by now stays. To look through all of it for garbage would hold up deliveries
@@ -39,7 +40,9 @@ def run_and_exit(
     gc.freeze()
     # Not asyncio.run, which waits for hooks that were left behind.
     loop = asyncio.new_event_loop()
-    loop.run_until_complete(run(configuration, options, supervised, standstill_seconds, hear))
+    loop.run_until_complete(
+        run(configuration, options, supervised, standstill_seconds, hear, at_once)
+    )
     # Nor must their threads hold up the exit.
     sys.stdout.flush()
     sys.stderr.flush()
@@ -52,9 +55,11 @@ async def run(
     supervised: bool,
     standstill_seconds: float,
     hear: Hear | None = None,
+    at_once: int | None = None,
 ) -> None:
     """Run one worker process until a signal comes, or until its supervisor is gone. ``hear`` is
-    told every second how it is."""
+    told every second how it is. What runs is given back at a second signal, or where there is a
+    signal ``at_once`` at that alone."""
     Watchdog(standstill_seconds).start()
     worker = Worker(configuration, options)
     task = asyncio.ensure_future(worker.run())
@@ -62,15 +67,16 @@ async def run(
     loop = asyncio.get_running_loop()
     asked_to_stop = False
 
-    def on_signal() -> None:
+    def on_signal(number: int) -> None:
         nonlocal asked_to_stop
-        if asked_to_stop:
+        if number == at_once or (asked_to_stop and at_once is None):
             task.cancel()
         asked_to_stop = True
         worker.stop()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
+    for number in (signal.SIGTERM, signal.SIGINT, at_once):
+        if number is not None:
+            loop.add_signal_handler(number, on_signal, number)
     if supervised:
         loop.add_reader(sys.stdin.fileno(), _on_supervisor_gone, loop, worker.stop)
     try:

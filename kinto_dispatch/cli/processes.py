@@ -33,7 +33,12 @@ OLD_SECONDS = 60.0
 Spawn = Callable[..., subprocess.Popen[bytes]]
 """As ``subprocess.Popen``: raises ``OSError`` where there is no process or no memory."""
 
-ENDED_BY_SIGNAL = (-signal.SIGTERM, -signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGINT)
+AT_ONCE = signal.SIGUSR1
+"""What a process below us gets in place of a second signal. Others send the usual ones to us and
+to it: systemd to all of a service, a shell to all of a job. Two of these do not mean at once."""
+
+_ENDING = (signal.SIGTERM, signal.SIGINT, AT_ONCE)
+ENDED_BY_SIGNAL = (*(-number for number in _ENDING), *(128 + number for number in _ENDING))
 
 
 class Ear:
@@ -79,6 +84,7 @@ class Supervised:
         self._spawn = spawn
         self._died_young = 0
         self._started_at = time.monotonic()
+        self._stuck_looks = 0
         self._ear = Ear()
         self.process: subprocess.Popen[bytes] | None = None
         self.was_asked_to_stop = False
@@ -123,7 +129,25 @@ class Supervised:
             if self.process.stdin is not None:
                 self.process.stdin.close()
 
+    def end_if_stuck(self, ask_seconds: float, kill_seconds: float) -> None:
+        """To be called at every look. One that stands still for ``ask_seconds`` is asked to stop,
+        and killed if it still does for another ``kill_seconds``; then it is started again.
+
+        The looks are counted, not the time: while the whole machine sleeps, nobody is stuck.
+        """
+        stuck = self.vitals().stuck if self.process is not None and self.runs else ()
+        self._stuck_looks = self._stuck_looks + 1 if stuck else 0
+        asks, kills = (
+            self._stuck_looks == round(seconds / POLL_SECONDS)
+            for seconds in (ask_seconds, ask_seconds + kill_seconds)
+        )
+        if self.process is not None and (asks or kills):
+            what = "asking it to stop" if asks else "killing it"
+            logger.error("worker.stuck pid=%d %s; %s", self.process.pid, "; ".join(stuck), what)
+            self.process.send_signal(signal.SIGTERM if asks else signal.SIGKILL)
+
     def _start(self) -> bool:
+        self._stuck_looks = 0
         try:
             self.process = self._open()
         except OSError as error:
@@ -175,12 +199,15 @@ def supervise(
     burst: bool,
     supervised: bool = False,
     health: HealthServer | None = None,
+    ask_seconds: float = 60.0,
+    kill_seconds: float = 60.0,
     spawn: Spawn = subprocess.Popen,
 ) -> int:
     """Run ``kinto-dispatch`` with these arguments in several processes until a signal comes, or
-    with ``burst`` until all have ended. Returns the worst exit code. Signals are passed on; a
-    second one reaches the children too. With ``supervised`` the end of standard input counts as
-    a signal. ``health`` answers for all of them until the last has ended.
+    with ``burst`` until all have ended. Returns the worst exit code. Signals are passed on, a
+    second one as ``AT_ONCE``. With ``supervised`` the end of standard input counts as a signal.
+    ``health`` answers for all of them until the last has ended. For ``ask_seconds`` and
+    ``kill_seconds`` see ``Supervised.end_if_stuck``.
 
     One that cannot be started is tried again; with ``burst`` it is not, and counts as failed."""
     asked_to_stop: list[int] = []
@@ -188,7 +215,7 @@ def supervise(
     def pass_on(number: int, frame: FrameType | None) -> None:
         asked_to_stop.append(number)
         for child in children:
-            child.pass_on(number)
+            child.pass_on(number if len(asked_to_stop) == 1 else AT_ONCE)
 
     children = [Supervised(arguments, spawn) for _ in range(processes)]
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -201,6 +228,7 @@ def supervise(
         time.sleep(POLL_SECONDS)
         for child in children:
             child.listen()
+            child.end_if_stuck(ask_seconds, kill_seconds)
         if not asked_to_stop and not burst:
             for child in children:
                 if child.revive() and asked_to_stop:  # the signal came while it was being started

@@ -83,17 +83,20 @@ def command(
         from kinto_dispatch.cli.health import open_port
 
         health = open_port(health_port)
+    limit = standstill_seconds or longest_standstill(configuration)
+    from kinto_dispatch.cli.processes import AT_ONCE, supervise
+
     if processes == 1:
         from kinto_dispatch.cli.process import answering, run_and_exit, through
 
-        limit = standstill_seconds or longest_standstill(configuration)
-        hear = answering(health) if health is not None else None
         if vitals_to is not None:
-            hear = through(vitals_to)
+            run_and_exit(configuration, options, supervised, limit, through(vitals_to), AT_ONCE)
+        hear = answering(health) if health is not None else None
         run_and_exit(configuration, options, supervised, limit, hear)
-    from kinto_dispatch.cli.processes import supervise
-
-    sys.exit(supervise(_child_arguments(ini_path()), processes, burst, supervised, health))
+    # Its own watchdog goes first; then it has the time that a stop may take.
+    kill = configuration.settings.shutdown_seconds
+    arguments = _child_arguments(ini_path())
+    sys.exit(supervise(arguments, processes, burst, supervised, health, limit, kill))
 
 
 def longest_standstill(configuration: Configuration) -> float:

