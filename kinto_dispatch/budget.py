@@ -18,6 +18,10 @@ TEXT_PER_STEP = 16
 a million steps make 16 million characters at most."""
 
 
+STEPS_PER_SECOND = 3_000_000
+"""What is measured in time, since it cannot be counted, costs as many steps as fit into it."""
+
+
 class Budget:
     """The steps that one evaluation may take. Not shared between threads."""
 

@@ -66,12 +66,20 @@ class Expression:
         _check_functions(text, self._root)
         _check_names(text, self._root, names)
 
-    def holds(self, values: Mapping[str, Any]) -> bool:
+    def holds(self, values: Mapping[str, Any], account: Budget | None = None) -> bool:
         """Whether the result is true as JMESPath has it: false are ``false``, ``null`` and
-        empty text, lists and objects; 0 is true. Raises ``EvaluationError``."""
-        with _errors_told():
-            interpreter = _BoundedInterpreter(Budget(self._steps))
-            return bool(interpreter._is_true(interpreter.visit(self._root, values)))
+        empty text, lists and objects; 0 is true. Raises ``EvaluationError``.
+
+        What it costs is taken from the ``account``, too; raises ``OutOfBudget`` where that does
+        not reach."""
+        budget = Budget(self._steps)
+        try:
+            with _errors_told():
+                interpreter = _BoundedInterpreter(budget)
+                return bool(interpreter._is_true(interpreter.visit(self._root, values)))
+        finally:
+            if account is not None:
+                account.spend(budget.steps - budget.left)
 
     def show(self, values: Mapping[str, Any]) -> str:
         """The result as JSON on one line, cut to 200 characters. Raises ``EvaluationError``."""

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kinto_dispatch import globs
+from kinto_dispatch.budget import Budget
 from kinto_dispatch.errors import BadRoute, Problem, RouteError, did_you_mean
 from kinto_dispatch.event import CHANGED, Change, Event
 from kinto_dispatch.expression import STEPS, BadExpression, EvaluationError, Expression, pointer
@@ -23,6 +24,9 @@ ACTIONS = (*WRITES, "read")
 
 BUT = "!"
 """What stands before a user who is not wanted."""
+
+GLOB_STEPS = 10
+"""What it costs to look whether a uri fits a glob."""
 
 NAMES = (
     "old",
@@ -81,17 +85,18 @@ class Route:
         self._of_event = tuple(one for one in clauses if isinstance(one, _EventClause))
         self._of_change = tuple(one for one in clauses if not isinstance(one, _EventClause))
 
-    def select(self, event: Event) -> tuple[Change, ...]:
+    def select(self, event: Event, account: Budget | None = None) -> tuple[Change, ...]:
         """The wanted changes in the event's order; ``event.changes`` itself if that is all.
 
-        Raises ``RouteError`` when ``when`` cannot be evaluated on one of them.
+        Raises ``RouteError`` when ``when`` cannot be evaluated on one of them, and ``OutOfBudget``
+        when all of them together cost more than there is in the ``account``.
         """
         for clause in self._of_event:
             if not clause.holds(event):
                 return ()
         if not self._of_change:
             return event.changes
-        kept = tuple(change for change in event.changes if self._wants(event, change))
+        kept = tuple(change for change in event.changes if self._wants(event, change, account))
         return event.changes if len(kept) == len(event.changes) else kept
 
     def explain(self, event: Event) -> list[ClauseResult]:
@@ -106,8 +111,8 @@ class Route:
             results += [_explain(clause, event, change) for clause in self._of_change]
         return results
 
-    def _wants(self, event: Event, change: Change) -> bool:
-        return all(clause.holds(event, change) for clause in self._of_change)
+    def _wants(self, event: Event, change: Change, account: Budget | None) -> bool:
+        return all(clause.holds(event, change, account) for clause in self._of_change)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +139,9 @@ class _UriClause:
     expected: str
     globs: Sequence[Sequence[globs.Segment]]
 
-    def holds(self, event: Event, change: Change) -> bool:
+    def holds(self, event: Event, change: Change, account: Budget | None = None) -> bool:
+        if account is not None:
+            account.spend(GLOB_STEPS * len(self.globs))
         segments = change.uri.split("/")
         return any(globs.matches_segments(glob, segments) for glob in self.globs)
 
@@ -148,9 +155,9 @@ class _WhenClause:
     expected: str
     expression: Expression
 
-    def holds(self, event: Event, change: Change) -> bool:
+    def holds(self, event: Event, change: Change, account: Budget | None = None) -> bool:
         with self._named(change):
-            return self.expression.holds(_values(event, change))
+            return self.expression.holds(_values(event, change), account)
 
     def found(self, event: Event, change: Change) -> str:
         with self._named(change):

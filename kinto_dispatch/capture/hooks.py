@@ -11,7 +11,7 @@ from kinto.core.storage.exceptions import ObjectNotFoundError
 from kinto_dispatch.capture.request import root_request
 from kinto_dispatch.errors import BadHook
 from kinto_dispatch.event import Change, Subscription
-from kinto_dispatch.subscriptions import Openings, compile_hook, hooks_of
+from kinto_dispatch.subscriptions import OURS, Openings, compile_hook, hooks_of
 from kinto_dispatch.subscriptions.legacy import OF_REQUEST, SETTINGS
 
 
@@ -125,7 +125,9 @@ def _stored(request: Any, uri: str) -> Mapping[str, Any]:
 
 
 def _context(request: Any, format: str, hook: Mapping[str, Any]) -> dict[str, Any]:
-    """What only the request knows, as far as the hook asks for it."""
+    """What only the request knows, as far as the hook asks for it, which ours cannot."""
+    if format == OURS:
+        return {}
     try:
         asked: Iterable[str] = getattr(compile_hook(format, hook), "asks_for", ())
     except BadHook:

@@ -5,8 +5,17 @@ channels and never addresses of servers, they see what happens below their owner
 and what judging and rendering them costs is bounded.
 """
 
-from kinto_dispatch.subscriptions.formats import FORMATS, Compiled, compile_hook
+from kinto_dispatch.subscriptions.formats import FORMATS, OURS, Compiled, compile_hook
 from kinto_dispatch.subscriptions.metadata import Openings, hooks_of, problems_of, unheard
 
 
-__all__ = ["FORMATS", "Compiled", "Openings", "compile_hook", "hooks_of", "problems_of", "unheard"]
+__all__ = [
+    "FORMATS",
+    "OURS",
+    "Compiled",
+    "Openings",
+    "compile_hook",
+    "hooks_of",
+    "problems_of",
+    "unheard",
+]

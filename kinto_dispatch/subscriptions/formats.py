@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from kinto_dispatch.budget import Budget
 from kinto_dispatch.errors import BadHook, BadRoute, RenderError
 from kinto_dispatch.event import Change, Event, Subscription
 from kinto_dispatch.mailboxes import is_mailbox
@@ -43,8 +44,9 @@ class Compiled(Protocol):
     splits: bool
     """Whether each change is a delivery of its own, even where the channel does not split."""
 
-    def select(self, event: Event) -> tuple[Change, ...]:
-        """The changes that it asks for. Raises ``RouteError`` or ``BadHook``."""
+    def select(self, event: Event, account: Budget) -> tuple[Change, ...]:
+        """The changes that it asks for. Raises ``RouteError`` or ``BadHook``, and ``OutOfBudget``
+        when that costs more than there is in the ``account``."""
 
     def render(self, event: Event, subscription: Subscription) -> Message:
         """The message for these changes. Raises ``RenderError``."""
@@ -115,9 +117,9 @@ class OwnHook:
             raise BadHook(problems)
         self._recipients = tuple(dict.fromkeys(own.recipients))
 
-    def select(self, event: Event) -> tuple[Change, ...]:
+    def select(self, event: Event, account: Budget) -> tuple[Change, ...]:
         """As ``Compiled.select``."""
-        return self._route.select(event)
+        return self._route.select(event, account)
 
     def render(self, event: Event, subscription: Subscription) -> Message:
         """As ``Compiled.render``."""
@@ -197,10 +199,10 @@ class LegacyHook:
         """The names that its texts are filled with."""
         return self._texts.subject.names | self._texts.body.names
 
-    def select(self, event: Event) -> tuple[Change, ...]:
+    def select(self, event: Event, account: Budget) -> tuple[Change, ...]:
         """As ``Compiled.select``."""
         try:
-            return self._filter.select(event)
+            return self._filter.select(event, account)
         except patterns.BadPattern as error:
             raise BadHook([("", str(error))]) from error
 

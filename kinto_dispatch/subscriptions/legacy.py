@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kinto_dispatch.budget import Budget
 from kinto_dispatch.event import CHANGED, Change, Event, Subscription
 from kinto_dispatch.subscriptions import patterns
 
@@ -50,15 +51,18 @@ class LegacyFilter:
 
     conditions: Mapping[str, str]
 
-    def select(self, event: Event) -> tuple[Change, ...]:
-        """The changes of records and collections that fit. Raises ``BadPattern``."""
+    def select(self, event: Event, account: Budget) -> tuple[Change, ...]:
+        """The changes of records and collections that fit. Raises ``BadPattern``, and
+        ``OutOfBudget`` when that costs more than there is in the ``account``."""
         if event.resource_name not in RESOURCES:
             return ()
-        return tuple(change for change in event.changes if self._fits(event, change))
+        return tuple(change for change in event.changes if self._fits(event, change, account))
 
-    def _fits(self, event: Event, change: Change) -> bool:
+    def _fits(self, event: Event, change: Change, account: Budget) -> bool:
         return all(
-            any(patterns.matches(pattern, value) for value in _values(name, event, change))
+            any(
+                patterns.matches(pattern, value, account) for value in _values(name, event, change)
+            )
             for name, pattern in self.conditions.items()
         )
 

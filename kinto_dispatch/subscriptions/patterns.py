@@ -7,9 +7,12 @@ cannot be interrupted; ``regex`` gives up after a time.
 from __future__ import annotations
 
 from functools import lru_cache
+from time import perf_counter
 from typing import Any
 
 import regex
+
+from kinto_dispatch.budget import STEPS_PER_SECOND, Budget
 
 
 LONGEST_PATTERN = 200
@@ -17,6 +20,7 @@ LONGEST_PATTERN = 200
 
 LONGEST_VALUE = 1_000
 MATCH_SECONDS = 0.01
+PATTERN_STEPS = 10
 
 
 class BadPattern(ValueError):
@@ -29,19 +33,24 @@ def check(pattern: str) -> None:
         _compiled(pattern)
 
 
-def matches(pattern: str, value: str) -> bool:
+def matches(pattern: str, value: str, account: Budget | None = None) -> bool:
     """Whether the value is the one that was written, or begins as the expression says.
 
     As in kinto-emailer nothing need follow to the end, unless the expression ends with ``$``.
-    Raises ``BadPattern``, also where deciding takes longer than 10 ms.
+    Raises ``BadPattern``, also where deciding takes longer than 10 ms. The time is taken from the
+    ``account``; raises ``OutOfBudget`` where that does not reach.
     """
     if not pattern.startswith("^"):
         return pattern == value
+    began = perf_counter()
     try:
         return _compiled(pattern).match(value[:LONGEST_VALUE], timeout=MATCH_SECONDS) is not None
     except TimeoutError:
         seconds = f"{MATCH_SECONDS * 1000:.0f} ms"
         raise BadPattern(f"{pattern!r} was not decided on {value[:50]!r} in {seconds}") from None
+    finally:
+        if account is not None:
+            account.spend(PATTERN_STEPS + int((perf_counter() - began) * STEPS_PER_SECOND))
 
 
 @lru_cache(maxsize=256)

@@ -6,6 +6,7 @@ import json
 from email.utils import getaddresses
 from typing import Any
 
+from kinto_dispatch.budget import Budget
 from kinto_dispatch.errors import BadHook, RenderError, RouteError
 from kinto_dispatch.event import Subscription
 from kinto_dispatch.subscriptions import FORMATS, Openings, compile_hook, hooks_of, problems_of
@@ -62,7 +63,7 @@ def obey(format: str, channel: str, hook: dict[str, Any]) -> str:
     compiled = compile_hook(format, hook)
     subscription = Subscription(format=format, owner="/buckets/blog", channel=channel, hook=hook)
     try:
-        changes = compiled.select(EVENT)
+        changes = compiled.select(EVENT, Budget(10_000_000))
         message = compiled.render(EVENT, subscription)
     except (BadHook, RouteError, RenderError):
         return "error"

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kinto_dispatch.budget import Budget
 from kinto_dispatch.errors import BadHook
 from kinto_dispatch.event import Event, Subscription
 from kinto_dispatch.mailboxes import is_mailbox, mailbox
@@ -169,7 +170,7 @@ def test_whatever_stands_in_metadata_is_judged(format: str, written: Any) -> Non
             except BadHook:
                 assert wrong
             else:
-                compiled.select(make_event())
+                compiled.select(make_event(), Budget(10_000_000))
 
 
 # --- placeholders --------------------------------------------------------------------------------
