@@ -22,9 +22,9 @@ from kinto_dispatch.subscriptions import Compiled, compile_hook
 STEPS = 300_000
 STEPS_OF_CHANGE = 10_000
 MOST_STEPS = 50_000_000
-"""What all hooks of one bucket or collection may cost for an event, for each of its changes on top,
-and at most. Twenty hooks with a condition of a line each take some 5,000 for a change, half of it
-for what they make of it. At worst it is 15 s and 800 MB."""
+"""What all hooks of one bucket or collection may cost for an event, for each of its changes on
+top, and at most. Twenty hooks with a condition of a line each take some 5,000 for a change, half
+of it for what they make of it. At worst it is 15 s and 800 MB."""
 
 
 @dataclass(frozen=True, slots=True)

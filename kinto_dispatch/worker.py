@@ -191,6 +191,9 @@ class Worker:
     async def _beat(self, queue: Queue) -> None:
         await queue.beat(self.name, self._describe(), BEAT_TTL_SECONDS)
         self._beaten_at = time.monotonic()
+        leases = [worker.get("lease_seconds", 0.0) for worker in await queue.workers()]
+        for lane in self._lanes:
+            lane.takeover_seconds = max(self._settings.lease_seconds, *leases)
 
     def _describe(self) -> dict[str, Any]:
         return {
@@ -201,6 +204,7 @@ class Worker:
             "started_at": self._started_at,
             "channels": self._lane_names(),
             "routes": [channel.name for channel in self._configuration.async_channels],
+            "lease_seconds": self._settings.lease_seconds,
             "in_flight": self._in_flight(),
             "stuck": [lane.name for lane in self._lanes if lane.is_stuck],
         }

@@ -71,14 +71,15 @@ class Lane:
         self._pace = Pace(slots, limit)
         self._promoter = Promoter(channel.name, queue, self._destination, self._pace)
         self._fetch_some = partial(queue.fetch, channel.name, consumer, limit=limit)
-        self._reclaim_some = partial(
-            queue.reclaim, channel.name, consumer, lease_seconds, limit=limit
-        )
+        self._reclaim_some = partial(queue.reclaim, channel.name, consumer, limit=limit)
         self._waiting: deque[Claim] = deque()
         self._running: dict[str, Run] = {}
         self._alone: dict[str, asyncio.Task[None]] = {}
         self._is_away = False
         self._back_at = float("-inf")
+        self.takeover_seconds = lease_seconds
+        """After how long without a sign what others hold is taken over: the longest lease of all
+        workers that live, which may have another one than ours."""
         self.rounds = 0
         """How often it came round to ask for deliveries, or to wait until it has room for them."""
         self._to_settle = asyncio.Event()
@@ -188,7 +189,7 @@ class Lane:
         claims = await self._fetch_some(1, FETCH_BLOCK_SECONDS, probe=probe)
         if not claims and self._may_reclaim():
             asked_at = _now()
-            claims = await self._reclaim_some(1, probe=probe)
+            claims = await self._reclaim_some(self.takeover_seconds, 1, probe=probe)
         self._destination.takes(claims)
         self._take(claims, asked_at)
 
@@ -352,12 +353,13 @@ class Lane:
                 await self._patience.attempt(self._reclaim_once, self._what("reclaiming"))
 
     def _may_reclaim(self) -> bool:
-        is_settled_in = _now() > self._back_at + self._lease_seconds
+        is_settled_in = _now() > self._back_at + self.takeover_seconds
         return is_settled_in and not self._is_away
 
     async def _reclaim_once(self) -> None:
         asked_at = _now()
-        self._take(await self._reclaim_some(self._room_for_suspects()), asked_at)
+        room = self._room_for_suspects()
+        self._take(await self._reclaim_some(self.takeover_seconds, room), asked_at)
 
     def _room_for_suspects(self) -> int:
         """Up to half of the slots even where none is free: in a lane that always has work, what

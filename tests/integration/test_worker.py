@@ -16,6 +16,7 @@ import requests
 
 from kinto_dispatch.testing.valkey import LocalValkey
 from kinto_dispatch.testing.waiting import eventually
+from kinto_dispatch.testing.worker import LocalWorker
 
 
 if TYPE_CHECKING:
@@ -282,6 +283,26 @@ def test_a_burst_does_not_wait_for_a_queue(deploy: Deploy, valkey: LocalValkey) 
     worker = deploy(queue_url=valkey.url).worker("--burst").start(wait=False)
     assert worker.wait() == 69
     assert f"The queue at {valkey.url} cannot be used: there is no such socket." in worker.said
+
+
+def test_a_worker_with_a_shorter_lease_takes_nothing_from_who_lives(deploy: Deploy) -> None:
+    """Workers tell each other theirs: where one is to be changed, not all have to stop (R25)."""
+    deployment = deploy({"ops": {"seconds": "3"}}, lease_seconds="30")
+    long = deployment.worker().start()
+    ids = publish(deployment, 3)
+    begun(deployment, 3)
+    ini = deployment.ini.with_name("short.ini")
+    text = deployment.ini.read_text()
+    ini.write_text(text.replace("lease_seconds = 30", "lease_seconds = 1"))
+    assert ini.read_text() != text
+    with LocalWorker(ini, name="short") as short:
+        deployment.await_delivered(ids)
+        assert {line["pid"] for line in deployment.begun()} == {long.pid}
+        publish(deployment, 6)
+        begun(deployment, 9)
+        long.kill()
+        eventually(lambda: len(deployment.done()) == 9, "the rest to arrive", 60)
+        assert short.stop() == 0
 
 
 # --- values that are not ours --------------------------------------------------------------------
