@@ -19,6 +19,7 @@ EXIT_CODE = 70
 """``EX_SOFTWARE`` of sysexits.h."""
 
 STDERR = 2
+SAY_SECONDS = 5
 
 
 class Watchdog:
@@ -56,6 +57,9 @@ class Watchdog:
             pause.wait(self._interval_seconds)
             looks = looks + 1 if self._turns == seen else 0
             seen = self._turns
+        # Where nobody reads standard error any more, writing there waits for ever, some of it with
+        # the lock of the interpreter; the kernel does not wait for that.
+        signal.alarm(SAY_SECONDS)
         # Not through logging, whose lock the blocked thread may hold.
         line = (
             f"worker.blocked: the event loop has stood still for {self._limit_seconds:g} s; a hook"

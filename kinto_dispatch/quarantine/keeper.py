@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import logging
 import os
 import signal
@@ -26,6 +27,7 @@ from kinto_dispatch.queue.values import Claim
 
 
 CLOSE_SECONDS = 1.0
+PR_SET_PDEATHSIG = 1
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s %(message)s"
 
 
@@ -91,6 +93,7 @@ class Keeper:
 
     def _fork(self, number: int, claim: Claim, seconds: float) -> Suspect:
         ours, theirs = Pipe(duplex=False)
+        keeper = os.getpid()
         try:
             pid = os.fork()
         except OSError:
@@ -99,6 +102,7 @@ class Keeper:
             raise
         if pid == 0:
             self._pipe.close()
+            _end_with(keeper)
             attempt_and_exit(self._channels[claim.lane], claim, theirs)
         theirs.close()
         return Suspect(number, pid, ours, time.monotonic() + seconds)
@@ -137,6 +141,15 @@ async def _attempt(channel: Channel, claim: Claim, pipe: Connection) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(CLOSE_SECONDS):
             await channel.close()
+
+
+def _end_with(keeper: int) -> None:
+    """Be killed when the keeper is, where the system knows that; the keeper itself cannot do it
+    then."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != keeper:  # it died in between
+        os._exit(1)
 
 
 def _offer_to_the_kernel() -> None:

@@ -30,6 +30,10 @@ START_SECONDS = 30.0
 GRACE_SECONDS = 3.0
 """How much longer than its deadline an attempt may take before its process is killed."""
 
+ANSWER_SECONDS = 30.0
+"""How much longer than that the keeper may take to say so. It says nothing where it cannot get rid
+of a process: one that hangs in the kernel cannot even be killed."""
+
 IDLE_SECONDS = 30.0
 
 
@@ -139,6 +143,8 @@ def _keep(descriptor: int) -> subprocess.Popen[bytes]:
         [sys.executable, "-m", "kinto_dispatch.quarantine.keeper", str(descriptor)],
         stdin=subprocess.DEVNULL,
         pass_fds=[descriptor],
+        # What a terminal or a shell sends to the whole group is for the worker.
+        start_new_session=True,
     )
 
 
@@ -182,7 +188,11 @@ class KeeperProcess:
         end = self._expect(number)
         self._send(Attempt(number, claim, seconds))
         try:
-            answer: Settled | Ended | Failed = await end
+            async with asyncio.timeout(seconds + ANSWER_SECONDS):
+                answer: Settled | Ended | Failed = await end
+        except TimeoutError:
+            self.close()
+            raise KeeperGone("it cannot get rid of a process, and was ended itself") from None
         except asyncio.CancelledError:
             self._send(Stop(number))
             raise
@@ -200,7 +210,7 @@ class KeeperProcess:
         try:
             self._process.wait(1.0)
         except subprocess.TimeoutExpired:
-            # It hangs where it loads a plugin, and keeps nothing yet.
+            # It hangs where it loads a plugin, or waits for what cannot be killed.
             self._process.kill()
             self._process.wait()
         for end in self._waiting.values():

@@ -280,14 +280,31 @@ async def test_whoever_stops_waiting_ends_the_process(alone: Quarantine, tmp_pat
 
 
 async def test_a_keeper_that_dies_is_nobodys_fault(alone: Quarantine) -> None:
-    """What it kept comes again, and there is another keeper."""
+    """What it kept ends with it and comes again, and there is another keeper."""
     await alone.attempt(suspect("say(None)"), 0.3)
     (keeper,) = keepers()
-    waiting = asyncio.ensure_future(alone.attempt(suspect("asyncio.sleep(100)"), 100))
+    waiting = asyncio.ensure_future(alone.attempt(suspect("spin()"), 100))
     await eventually_async(lambda: _has_children(keeper), "the hook to run")
+    (kept,) = keeper.children()
     keeper.kill()
+    await eventually_async(lambda: _is_gone(kept.pid), "what it kept to end")
     with pytest.raises(Unfinished, match="it could not be run alone: its process ended"):
         await waiting
+    assert (await alone.attempt(suspect("say(None)"), 0.3)).fate == Done()
+
+
+async def test_a_keeper_that_does_not_answer_is_ended(
+    alone: Quarantine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a process hangs in the kernel: what else it kept comes again with another one."""
+    monkeypatch.setattr(quarantine, "ANSWER_SECONDS", 0.5)
+    await alone.attempt(suspect("say(None)"), 0.3)
+    (keeper,) = keepers()
+    keeper.suspend()
+    with pytest.raises(Unfinished, match="it cannot get rid of a process"):
+        await alone.attempt(suspect("say(None)"), 0.3)
+    assert not keeper.is_running()
+    monkeypatch.setattr(quarantine, "ANSWER_SECONDS", 30)
     assert (await alone.attempt(suspect("say(None)"), 0.3)).fate == Done()
 
 

@@ -12,7 +12,7 @@ import pytest
 
 
 SCRIPT = """
-import asyncio, re, sys, time
+import asyncio, os, re, sys, time
 from kinto_dispatch.watchdog import Watchdog
 
 def spin_here():
@@ -27,6 +27,17 @@ def match_here():
 
 def go_on_here():
     pass
+
+def sleep_unread():
+    os.set_blocking(2, False)
+    for size in (65536, 1):
+        try:
+            while True:
+                os.write(2, b"x" * size)
+        except BlockingIOError:
+            pass
+    os.set_blocking(2, True)
+    time.sleep(60)
 
 async def main():
     Watchdog(0.6, interval_seconds=0.1).start()
@@ -64,6 +75,14 @@ def test_a_blocked_loop_ends_the_process(watched: subprocess.Popen[str]) -> None
     assert time.monotonic() - started < 10
     assert "worker.blocked: the event loop has stood still for 0.6 s" in said
     assert "_here" in said
+
+
+@pytest.mark.parametrize("watched", [("sleep_unread", "0")], indirect=True)
+def test_where_nobody_reads_what_is_said_the_process_ends_all_the_same(
+    watched: subprocess.Popen[str],
+) -> None:
+    """Standard error is a pipe that is full."""
+    assert watched.wait(timeout=30) == -signal.SIGALRM
 
 
 @pytest.mark.parametrize("watched", [("match_here", "0")], indirect=True)
