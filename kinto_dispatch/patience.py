@@ -57,7 +57,8 @@ class Patience:
 
     async def _bear(self, what: str, error: Exception) -> None:
         if what not in self._wait:
-            logger.warning("%s waits: %s", what, error)
+            rejected = isinstance(error, QueueRejected)
+            logger.log(logging.ERROR if rejected else logging.WARNING, "%s waits: %s", what, error)
         wait = min(LONGEST_SECONDS, self._wait.get(what, FIRST_SECONDS / 2) * 2)
         self._wait[what] = wait
         await self.pause(wait * random.uniform(0.5, 1.0))

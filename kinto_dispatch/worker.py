@@ -23,9 +23,10 @@ from kinto_dispatch.patience import Patience
 from kinto_dispatch.plugins import Channel, Configuration
 from kinto_dispatch.quarantine import Quarantine
 from kinto_dispatch.queue import open_queue
+from kinto_dispatch.queue.entries import position
 from kinto_dispatch.queue.protocol import Queue
 from kinto_dispatch.relay import Relay, open_relay
-from kinto_dispatch.router import Router, position
+from kinto_dispatch.router import Router
 from kinto_dispatch.vitals import Standstill, Vitals
 
 

@@ -124,7 +124,7 @@ async def fates_of(
 def _earliest(found: Found) -> float:
     """From when on there may be attempts. The event's own time may lie in the future, since
     clients of Kinto may write it; it came into the log before it was attempted."""
-    from kinto_dispatch.router import position
+    from kinto_dispatch.queue.entries import position
 
     at = seconds_of(found.event.timestamp)
     if found.position is not None:
@@ -152,7 +152,7 @@ def _state(attempts: Sequence[AttemptRecord], dead: Sequence[DeadLetter]) -> Sta
 def _untouched(found: Found, lane: LaneStatus, cursor: str) -> State:
     """Where a delivery is that is neither attempted nor dead, as far as can be known: it waits,
     if anything waits in the lane at all."""
-    from kinto_dispatch.router import position
+    from kinto_dispatch.queue.entries import position
 
     if found.position is not None and position(found.position) > position(cursor):
         return "unrouted"

@@ -135,7 +135,7 @@ def channel_row(channel: Channel, event: Event, fates: Sequence[Fate]) -> dict[s
 
 def hook_rows(channel: Channel, event: Event) -> list[dict[str, Any]] | None:
     """What each hook in metadata asks this channel for; null where it is not open for them."""
-    from kinto_dispatch.subscribers import wishes
+    from kinto_dispatch.router.subscribers import wishes
 
     if not channel.config.subscribable:
         return None

@@ -146,7 +146,7 @@ class Past:
         )
 
     def _is_past(self, channel: Channel, entry: LogEntry) -> bool:
-        from kinto_dispatch.router import position
+        from kinto_dispatch.queue.entries import position
 
         return position(entry.id) <= position(self.cursors[channel.name])
 

@@ -14,13 +14,14 @@ from typing import Any
 import msgspec
 from sqlalchemy import text
 
-from kinto_dispatch import relay, router
+from kinto_dispatch import relay
 from kinto_dispatch.event import Event
 from kinto_dispatch.outbox import reader
 from kinto_dispatch.queue import commands
 from kinto_dispatch.queue.keys import GROUP
 from kinto_dispatch.queue.lanes import LanesPart
 from kinto_dispatch.queue.values import Entry, Later, Settlement
+from kinto_dispatch.router import judging
 
 
 EVERY = 40
@@ -81,7 +82,7 @@ def settle_without_fence() -> None:
 
 
 def _tamper(tampered: Callable[[Entry], list[Entry]]) -> None:
-    select = router.select
+    select = judging.select
     numbers: Iterator[int] = itertools.count(1)
 
     def tampering(channel: Any, decoded: Any) -> tuple[list[Entry], Any]:
@@ -89,7 +90,7 @@ def _tamper(tampered: Callable[[Entry], list[Entry]]) -> None:
         changed = [tampered(entry) if next(numbers) % EVERY == 0 else [entry] for entry in entries]
         return list(itertools.chain.from_iterable(changed)), dead
 
-    router.select = tampering
+    judging.select = tampering
 
 
 def _made_up(entry: Entry) -> Entry:

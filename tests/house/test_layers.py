@@ -66,8 +66,6 @@ PARTS: dict[str, str] = {
     "globs": "route",
     "plaintext": "render",
     "sandbox": "render",
-    "subscribers": "router",
-    "entries": "router",
     "parsers": "settings",
     "settings_text": "settings",
 }

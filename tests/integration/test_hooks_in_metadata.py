@@ -24,7 +24,8 @@ from kinto_dispatch.queue import open_queue
 from kinto_dispatch.queue.protocol import Queue
 from kinto_dispatch.queue.values import DeadLetter, LogEntry
 from kinto_dispatch.relay import open_relay
-from kinto_dispatch.router import Router, _judge
+from kinto_dispatch.router import Router
+from kinto_dispatch.router.judging import judge
 from kinto_dispatch.testing.builders import make_change, make_delivery, make_event
 from kinto_dispatch.testing.kinto import full_settings, make_app
 from kinto_dispatch.testing.smtp import LocalSmtp
@@ -669,7 +670,7 @@ async def test_hooks_are_judged_beside_the_event_loop(settings: dict[str, str]) 
     changes = tuple(make_change(object_id=str(number), new={"a": 1}) for number in range(500))
     event = make_event(changes=changes, subscriptions=(subscription,))
     batch = [(LogEntry("1-0", event.encode()), event)]
-    judged = asyncio.create_task(_judge(channel, batch))
+    judged = asyncio.create_task(judge(channel, batch))
     await asyncio.sleep(0)
     assert not judged.done()
     entries, dead = await judged

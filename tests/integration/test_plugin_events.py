@@ -19,13 +19,13 @@ from pyramid.exceptions import ConfigurationError
 
 from kinto_dispatch import Event
 from kinto_dispatch.cli.explain import channel_row, show_channel
-from kinto_dispatch.entries import entries_of
 from kinto_dispatch.event import CHANGED, Subscription
 from kinto_dispatch.patience import Patience
 from kinto_dispatch.plugins import Configuration, configure
 from kinto_dispatch.queue import open_queue
 from kinto_dispatch.relay import open_relay
 from kinto_dispatch.router import Router
+from kinto_dispatch.router.entries import entries_of
 from kinto_dispatch.testing.builders import make_event
 from kinto_dispatch.testing.kinto import full_settings, make_app
 

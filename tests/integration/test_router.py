@@ -22,11 +22,13 @@ from kinto_dispatch.event import Event, Subscription
 from kinto_dispatch.patience import Patience
 from kinto_dispatch.plugins import Channel
 from kinto_dispatch.queue import commands, open_queue
+from kinto_dispatch.queue.entries import position
 from kinto_dispatch.queue.keys import LaneKeys
 from kinto_dispatch.queue.protocol import Queue
 from kinto_dispatch.queue.streams import StreamsQueue
 from kinto_dispatch.queue.values import Claim, DeadLetter, Entry
-from kinto_dispatch.router import MOST_BYTES, MOST_DELIVERIES, Router, position, select
+from kinto_dispatch.router import Router, select
+from kinto_dispatch.router.judging import MOST_BYTES, MOST_DELIVERIES
 from kinto_dispatch.settings import DispatchSettings
 from kinto_dispatch.testing.builders import make_change, make_channel, make_event
 from kinto_dispatch.testing.valkey import LocalValkey
@@ -306,8 +308,8 @@ async def test_a_batch_is_bounded(
 ) -> None:
     """By its entries, their changes, and their bytes: each ends with the event that reaches one
     of them. All that was read is routed in one go of several."""
-    monkeypatch.setattr("kinto_dispatch.router.BATCH_CHANGES", 10)
-    monkeypatch.setattr("kinto_dispatch.router.BATCH_BYTES", 20_000)
+    monkeypatch.setattr("kinto_dispatch.router.reading.BATCH_CHANGES", 10)
+    monkeypatch.setattr("kinto_dispatch.router.reading.BATCH_BYTES", 20_000)
     sizes = [4, 4, 4, 1, 50, 1]
     events = [records(*map(str, range(size))) for size in sizes]
     bodies = [event.encode() for event in events]
@@ -321,7 +323,7 @@ async def test_a_batch_is_bounded(
         batches.append(len(batch))
         return select(channel, batch)
 
-    monkeypatch.setattr("kinto_dispatch.router.select", judge)
+    monkeypatch.setattr("kinto_dispatch.router.judging.select", judge)
     assert await make_router(queue, channel()).route_once(0) is False
     assert batches == [3, 2, 2, 1]
     assert (await queue.status(["ops"]))[0].waiting == 8
@@ -433,7 +435,7 @@ async def test_a_bug_in_one_lane_stops_no_other(
             raise ZeroDivisionError("of our own")
         return select(channel, batch)
 
-    monkeypatch.setattr("kinto_dispatch.router.select", judge)
+    monkeypatch.setattr("kinto_dispatch.router.judging.select", judge)
     await router.route_once(0)
     assert len(await claimed(queue, "news")) == 1
     assert "Traceback" in caplog.text
@@ -453,7 +455,7 @@ async def test_an_absence_of_the_queue_is_no_trouble_of_a_lane(
             return [], []
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("kinto_dispatch.router.select", judge)
+            patch.setattr("kinto_dispatch.router.judging.select", judge)
             with pytest.raises(QueueUnavailable):
                 await router.route_once(0)
         assert router.troubles == {}
@@ -468,7 +470,7 @@ async def test_a_lane_that_is_far_behind_holds_up_no_other(
 ) -> None:
     """A channel that comes back after a week reads a week of the log; what is new for the others
     does not wait for that."""
-    monkeypatch.setattr("kinto_dispatch.router.BATCH", 5)
+    monkeypatch.setattr("kinto_dispatch.router.router.BATCH", 5)
     for number in range(50):
         await append(queue, make_event(id=f"{number:02}"))
     await queue.cursors(["ops"])
@@ -502,7 +504,7 @@ async def test_an_event_that_is_too_many_deliveries_is_one_dead_letter(
     large = records(*names)
     small = [make_event(id=f"s{number}") for number in range(4)]
     limit = {"MOST_DELIVERIES": 8, "MOST_BYTES": 8 * len(records("0").encode())}[bound]
-    monkeypatch.setattr(f"kinto_dispatch.router.{bound}", limit)
+    monkeypatch.setattr(f"kinto_dispatch.router.judging.{bound}", limit)
     splitting, whole = channel("ops", split_changes="true"), channel("news")
     await append(queue, *small[:2], large, *small[2:])
     routing = make_router(queue, splitting, whole)
@@ -527,7 +529,7 @@ async def test_events_that_are_too_many_together_enter_one_after_the_other(
     queue: Queue, channel: MakeChannel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each that fits by itself enters, once and in order."""
-    monkeypatch.setattr("kinto_dispatch.router.MOST_DELIVERIES", 5)
+    monkeypatch.setattr("kinto_dispatch.router.judging.MOST_DELIVERIES", 5)
     events = [
         make_event(id=f"{one}", changes=tuple(make_change(object_id=str(n)) for n in range(4)))
         for one in range(7)
@@ -545,7 +547,7 @@ async def test_a_name_that_somebody_forged_is_no_command(
     queue: Queue, channel: MakeChannel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An operator copies what the dead letter says into a shell."""
-    monkeypatch.setattr("kinto_dispatch.router.MOST_DELIVERIES", 1)
+    monkeypatch.setattr("kinto_dispatch.router.judging.MOST_DELIVERIES", 1)
     await append(queue, make_event(id="$(reboot)", changes=(make_change(), make_change())))
     await make_router(queue, channel(split_changes="true")).route_once(0)
     (letter,) = await dead(queue)

@@ -9,9 +9,9 @@ from msgspec.structs import replace
 
 from kinto_dispatch.delivery import delivery_key
 from kinto_dispatch.digest import join, name_of, place_of, read_event, read_events
-from kinto_dispatch.entries import entries_of
 from kinto_dispatch.errors import UndecodableEvent
 from kinto_dispatch.event import Event, Subscription
+from kinto_dispatch.router.entries import entries_of
 from kinto_dispatch.settings import ChannelSettings
 from kinto_dispatch.testing.builders import make_change, make_event
 

@@ -10,7 +10,7 @@ import pytest
 from kinto_dispatch import hookimpl
 from kinto_dispatch.event import Event, Subscription
 from kinto_dispatch.plugins import Channel
-from kinto_dispatch.subscribers import STEPS, STEPS_OF_CHANGE, subscribed
+from kinto_dispatch.router.subscribers import STEPS, STEPS_OF_CHANGE, subscribed
 from kinto_dispatch.testing import make_change, make_channel, make_event
 
 

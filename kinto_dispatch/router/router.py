@@ -1,52 +1,30 @@
-"""From the log to the lanes: every captured event enters each lane whose route wants it, once."""
+"""Brings what the channels want of the log into their lanes, and sets aside what cannot be."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import shlex
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from msgspec.structs import replace
-
-from kinto_dispatch.delivery import delivery_key
-from kinto_dispatch.entries import entries_of
-from kinto_dispatch.errors import (
-    DispatchError,
-    QueueFull,
-    QueueUnavailable,
-    RouteError,
-    UndecodableEvent,
-)
-from kinto_dispatch.event import Event
+from kinto_dispatch.errors import DispatchError, QueueFull, QueueRejected, QueueUnavailable
 from kinto_dispatch.patience import Patience
 from kinto_dispatch.plugins import Channel
+from kinto_dispatch.queue.entries import position
 from kinto_dispatch.queue.protocol import Queue
-from kinto_dispatch.queue.values import DeadEntry, Digesting, Entry, LogEntry
-from kinto_dispatch.subscribers import subscribed
+from kinto_dispatch.queue.values import Digesting
+from kinto_dispatch.router.judging import are_too_many, describe, judge, too_many
+from kinto_dispatch.router.reading import Decoded, decode_some
 
 
 logger = logging.getLogger(__name__)
 
 BATCH = 500
-BATCH_CHANGES = 5_000
-BATCH_BYTES = 4_000_000
-"""What is routed in one go ends with the event that reaches one of these: it takes a lane's call
-some ten milliseconds, and its memory is free again before the next."""
-
-QUICK_CHANGES = 2_000
-QUICK_BYTES = 500_000
-"""What is judged, and decoded, on the event loop: some 40 and 5 ms. More is for a thread."""
+"""Events of one look at the log."""
 
 SQUEEZED_BYTES = 1_000_000
 """How much enters an idle lane though memory is full, if it is more than one event."""
-
-MOST_DELIVERIES = 200_000
-MOST_BYTES = 500_000_000
-"""What one call may bring into a lane: a server refuses one of more than a million arguments, four
-for each delivery, and hangs up at a gigabyte. Within that a batch enters whole or not at all."""
 
 BLOCK_SECONDS = 1.0
 COLD_SECONDS = 1.0
@@ -55,8 +33,6 @@ COLD_SECONDS = 1.0
 ASIDE_SECONDS = 0.5
 LONGEST_ASIDE_SECONDS = 30.0
 """How long a lane that cannot be routed rests: the first time, and at most, doubling between."""
-
-Decoded = tuple[LogEntry, Event | UndecodableEvent]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +105,7 @@ class Router:
         """Route what lies behind a place in the log to the lanes that stand there."""
         entries = await self._queue.read_log(cursor, BATCH, block_seconds)
         while entries and lanes:
-            batch = await _decode_some(entries)
+            batch = await decode_some(entries)
             # One after the other: what judging takes for the next ones must not count against the
             # time-out of a call that is under way.
             lanes = [one for one in lanes if await self._route_lane(one, cursor, batch, this)]
@@ -174,12 +150,12 @@ class Router:
     ) -> bool:
         upto = batch[-1][0].id
         channel = self._channels[name]
-        entries, dead = await _judge(channel, batch)
-        if len(entries) + len(dead) > MOST_DELIVERIES or _size(entries, dead) > MOST_BYTES:
+        entries, dead = await judge(channel, batch)
+        if are_too_many(entries, dead):
             if len(batch) > 1:
                 await self._enter(name, cursor, batch[: len(batch) // 2], this, squeeze)
                 return False
-            entries, dead = [], [_too_many(channel, batch[0], len(entries) + len(dead))]
+            entries, dead = [], [too_many(channel, batch[0], len(entries) + len(dead))]
         stands = await self._queue.route(
             *(name, cursor, upto, entries, dead), digesting=_digesting(channel), squeeze=squeeze
         )
@@ -193,11 +169,12 @@ class Router:
         times = before.times + 1 if before else 1
         seconds = min(LONGEST_ASIDE_SECONDS, ASIDE_SECONDS * 2 ** min(times - 1, 10))
         self._troubles[name] = Trouble(error, times, time.monotonic() + seconds)
-        if times == (2 if isinstance(error, QueueUnavailable) else 1):
+        was_lost = isinstance(error, QueueUnavailable) and not isinstance(error, QueueRejected)
+        if times == (2 if was_lost else 1):
             logger.error(
                 "router.set_aside channel=%s: %s. The other lanes go on; this one is tried again.",
                 name,
-                _describe(error),
+                describe(error),
                 exc_info=None if isinstance(error, DispatchError) else error,
             )
 
@@ -210,37 +187,6 @@ def _by_place(cursors: Mapping[str, str]) -> Sequence[tuple[str, Sequence[str]]]
     return sorted(places.items(), key=lambda place: position(place[0]))
 
 
-async def _decode_some(entries: Sequence[LogEntry]) -> Sequence[Decoded]:
-    """The first of these, as many as are routed in one go."""
-    size = 0
-    for entry in entries:
-        size += len(entry.body)
-        if size > QUICK_BYTES:
-            return await asyncio.to_thread(_decode_batch, entries)
-    return _decode_batch(entries)
-
-
-def _decode_batch(entries: Sequence[LogEntry]) -> Sequence[Decoded]:
-    batch: list[Decoded] = []
-    changes = size = 0
-    for entry in entries:
-        event = _decode(entry)
-        batch.append((entry, event))
-        changes += _count_changes(event)
-        size += len(entry.body)
-        if changes >= BATCH_CHANGES or size >= BATCH_BYTES:
-            break
-    return batch
-
-
-def _count_changes(event: Event | UndecodableEvent) -> int:
-    return len(event.changes) if isinstance(event, Event) else 1
-
-
-def _has_hooks(decoded: Decoded) -> bool:
-    return isinstance(decoded[1], Event) and bool(decoded[1].subscriptions)
-
-
 def _few(batch: Sequence[Decoded]) -> Sequence[Decoded]:
     """What may be squeezed in: one event, or some small ones."""
     size = 0
@@ -251,101 +197,8 @@ def _few(batch: Sequence[Decoded]) -> Sequence[Decoded]:
     return batch
 
 
-async def _judge(
-    channel: Channel, batch: Sequence[Decoded]
-) -> tuple[Sequence[Entry], Sequence[DeadEntry]]:
-    """As ``select``; in a thread where it would hold up the leases of everything else, as hooks
-    may, whose authors are not trusted."""
-    quick = sum(_count_changes(event) for _, event in batch) <= QUICK_CHANGES
-    if quick and not (channel.config.subscribable and any(map(_has_hooks, batch))):
-        return select(channel, batch)
-    return await asyncio.to_thread(select, channel, batch)
-
-
-def select(
-    channel: Channel, decoded: Sequence[Decoded]
-) -> tuple[Sequence[Entry], Sequence[DeadEntry]]:
-    """The deliveries that this channel's route wants, and those that could not be judged."""
-    entries: list[Entry] = []
-    dead: list[DeadEntry] = []
-    for log_entry, event in decoded:
-        if isinstance(event, UndecodableEvent):
-            key = delivery_key(f"log-{log_entry.id}", channel.name)
-            dead.append(DeadEntry(key, log_entry.body, "failed", str(event)))
-            continue
-        try:
-            if channel.config.subscribable:
-                asked_for, broken = subscribed(channel, event)
-                entries += asked_for
-                dead += broken
-            else:
-                entries += deliveries(channel, event, log_entry.body)
-        except Exception as error:  # of our own, too: one event must not stop all others
-            if not isinstance(error, RouteError):
-                logger.exception("log.unroutable id=%s channel=%s", log_entry.id, channel.name)
-            key = delivery_key(event.id, channel.name)
-            dead.append(DeadEntry(key, log_entry.body, "failed", _describe(error)))
-    return entries, dead
-
-
-def deliveries(channel: Channel, event: Event, body: bytes) -> Sequence[Entry]:
-    """What the channel gets of an event: nothing, one delivery, or one for each change."""
-    if channel.config.subscribable:
-        return subscribed(channel, event)[0]
-    if event.subscriptions:
-        event = replace(event, subscriptions=())
-        body = event.encode()
-    config, key = channel.config, delivery_key(event.id, channel.name)
-    wanted = channel.route.select(event)
-    by, splits = config.collects_by, config.split_changes
-    return list(entries_of(event, wanted, key, by=by, splits=splits, body=body))
-
-
-def _size(entries: Sequence[Entry], dead: Sequence[DeadEntry]) -> int:
-    return sum(len(entry.body) for entry in entries) + sum(len(letter.body) for letter in dead)
-
-
-def _too_many(channel: Channel, decoded: Decoded, count: int) -> DeadEntry:
-    """What stands in for the deliveries of one event that no call can carry."""
-    log_entry, event = decoded
-    assert isinstance(event, Event)  # what cannot be read is one dead letter
-    reason = (
-        f"the event is {count:,} deliveries for this channel; at most {MOST_DELIVERIES:,} with "
-        f"{MOST_BYTES:,} bytes are routed at once. For all of them, a thousand at a time: "
-        f"kinto-dispatch replay --channel {channel.name} --event {shlex.quote(event.id)}. "
-        "Then purge this one; replaying it makes one delivery with all changes of the event"
-    )
-    logger.error(
-        "log.too_many_deliveries id=%s channel=%s: %s", log_entry.id, channel.name, reason
-    )
-    return DeadEntry(delivery_key(event.id, channel.name), log_entry.body, "failed", reason)
-
-
 def _digesting(channel: Channel) -> Digesting | None:
     config = channel.config
     if config.collects_by is None:
         return None
     return Digesting(config.digest_seconds, config.collapse == "latest")
-
-
-def position(entry_id: str) -> tuple[int, int]:
-    """A log id as numbers, since ``10-0`` comes after ``9-0``."""
-    milliseconds, _, sequence = entry_id.partition("-")
-    return int(milliseconds), int(sequence or 0)
-
-
-def _decode(entry: LogEntry) -> Event | UndecodableEvent:
-    try:
-        event = Event.decode(entry.body)
-        # Lone surrogates are legal in JSON, and keys are made of the id.
-        event.id.encode()
-        return event
-    except (UndecodableEvent, UnicodeEncodeError) as error:
-        logger.error("log.undecodable id=%s %s", entry.id, error)
-        if isinstance(error, UndecodableEvent):
-            return error
-        return UndecodableEvent("its id is no text", entry.body)
-
-
-def _describe(error: Exception) -> str:
-    return str(error) if isinstance(error, DispatchError) else f"{type(error).__name__}: {error}"

@@ -10,11 +10,11 @@ from msgspec.structs import replace
 from kinto_dispatch.budget import TEXT_PER_STEP, Budget
 from kinto_dispatch.delivery import delivery_key
 from kinto_dispatch.digest import name_of
-from kinto_dispatch.entries import entries_of
 from kinto_dispatch.errors import BadHook, OutOfBudget, RouteError
 from kinto_dispatch.event import Change, Event, Subscription
 from kinto_dispatch.plugins import Channel
 from kinto_dispatch.queue.values import DeadEntry, Entry
+from kinto_dispatch.router.entries import entries_of
 from kinto_dispatch.settings import DigestBy
 from kinto_dispatch.subscriptions import Compiled, compile_hook
 
