@@ -192,7 +192,8 @@ class Worker:
     async def _beat(self, queue: Queue) -> None:
         await queue.beat(self.name, self._describe(), BEAT_TTL_SECONDS)
         self._beaten_at = time.monotonic()
-        leases = [worker.get("lease_seconds", 0.0) for worker in await queue.workers()]
+        told = [worker.get("lease_seconds") for worker in await queue.workers()]
+        leases = [one for one in told if isinstance(one, int | float)]
         for lane in self._lanes:
             lane.takeover_seconds = max(self._settings.lease_seconds, *leases)
 

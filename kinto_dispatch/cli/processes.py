@@ -85,6 +85,7 @@ class Supervised:
         self._died_young = 0
         self._started_at = time.monotonic()
         self._stuck_looks = 0
+        self._was_stuck = False
         self._ear = Ear()
         self.process: subprocess.Popen[bytes] | None = None
         self.was_asked_to_stop = False
@@ -97,9 +98,9 @@ class Supervised:
 
     @property
     def code(self) -> int:
-        """With what it ended; 1 if it could not be started."""
+        """With what it ended; 1 if it could not be started, or stood still."""
         code = self.process.poll() if self.process is not None else 1
-        return code or 0
+        return code or int(self._was_stuck)
 
     def vitals(self) -> Vitals:
         """How it is, from any thread."""
@@ -144,10 +145,11 @@ class Supervised:
         if self.process is not None and (asks or kills):
             what = "asking it to stop" if asks else "killing it"
             logger.error("worker.stuck pid=%d %s; %s", self.process.pid, "; ".join(stuck), what)
+            self._was_stuck = True
             self.process.send_signal(signal.SIGTERM if asks else signal.SIGKILL)
 
     def _start(self) -> bool:
-        self._stuck_looks = 0
+        self._stuck_looks, self._was_stuck = 0, False
         try:
             self.process = self._open()
         except OSError as error:
