@@ -195,7 +195,7 @@ class Worker:
         told = [worker.get("lease_seconds") for worker in await queue.workers()]
         leases = [one for one in told if isinstance(one, int | float)]
         for lane in self._lanes:
-            lane.takeover_seconds = max(self._settings.lease_seconds, *leases)
+            lane.takeover_seconds = max([self._settings.lease_seconds, *leases])
 
     def _describe(self) -> dict[str, Any]:
         return {
