@@ -640,7 +640,7 @@ def test_a_queue_that_rejects_what_it_is_asked_turns_the_heartbeat_red(
     server = redis.Redis.from_url(queue_url)
     server.set(cursor, "nonsense")
     assert not heartbeat(app)
-    assert "rejected a request: Invalid stream ID" in caplog.text
+    assert "it rejected a request (Invalid stream ID" in caplog.text
     server.delete(cursor)
     server.close()
     assert heartbeat(app)
