@@ -37,7 +37,7 @@ class Groups:
         except ObjectNotFoundError:
             return []
         except BackendError as error:
-            reason = str(error.original).splitlines()[0]
+            reason = next(iter(str(error.original).splitlines()), type(error.original).__name__)
             raise GroupsUnavailable(f"Kinto's storage did not answer: {reason}") from error
         members = group.get("members")
         return members if isinstance(members, list) else []

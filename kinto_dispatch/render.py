@@ -70,14 +70,15 @@ class Message:
 
     ``subject`` is one line of at most 250 characters without control characters. ``html`` is
     ``None`` unless the template is HTML. ``recipients`` and ``reply_to`` are for channels that
-    write to people: those whom a hook in metadata names, each an address or the uri of a group;
-    empty and ``None`` where the channel's own settings say it.
+    write to people: those whom a hook in metadata names, each an address or the uri of a group.
+    Both are ``None`` where the channel's own settings say it; where ``recipients`` is empty, the
+    hook names somebody who has no address, and nobody is to be written to.
     """
 
     subject: str
     text: str
     html: str | None = None
-    recipients: tuple[str, ...] = ()
+    recipients: tuple[str, ...] | None = None
     reply_to: str | None = None
     has_template: bool = field(default=False, compare=False)
     """Whether somebody wrote a template for the text. Where nobody did, a channel may show the

@@ -190,9 +190,9 @@ class Worker:
             await patience.pause(BEAT_SECONDS)
 
     async def _beat(self, queue: Queue) -> None:
-        await queue.beat(self.name, self._describe(), BEAT_TTL_SECONDS)
+        workers = await queue.beat(self.name, self._describe(), BEAT_TTL_SECONDS)
         self._beaten_at = time.monotonic()
-        told = [worker.get("lease_seconds") for worker in await queue.workers()]
+        told = [worker.get("lease_seconds") for worker in workers]
         leases = [one for one in told if isinstance(one, int | float)]
         for lane in self._lanes:
             lane.takeover_seconds = max([self._settings.lease_seconds, *leases])

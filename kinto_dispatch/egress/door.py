@@ -61,7 +61,8 @@ def open_session(guard: EgressGuard, url: str, **options: Any) -> aiohttp.Client
 
 
 class ShortResponse(aiohttp.ClientResponse):
-    """An answer of which only the first ``BODY_BYTES`` are read; it can always be decoded."""
+    """An answer of which only the first ``BODY_BYTES`` are read. It can always be decoded: as
+    UTF-8, whatever encoding it claims, which may be one that Python does odd things for."""
 
     async def read(self) -> bytes:
         if self._body is None:
@@ -71,7 +72,7 @@ class ShortResponse(aiohttp.ClientResponse):
         return self._body
 
     async def text(self, encoding: str | None = None, errors: str = "replace") -> str:
-        return await super().text(encoding, errors)
+        return await super().text(encoding or "utf-8", errors)
 
 
 async def _read(content: aiohttp.StreamReader, limit: int) -> bytes:

@@ -44,6 +44,10 @@ class Implementation:
     manager: pluggy.PluginManager = field(repr=False)
 
 
+MOST_ADDRESSES = 100
+"""In one message. What every mail server takes at once, and no more strangers than that."""
+
+
 class Channel:
     """One configured destination, as hooks get it: ``name``, ``settings``, ``render``, and
     ``recall`` and ``remember``.
@@ -107,7 +111,7 @@ class Channel:
         except BadHook as error:
             raise RenderError("hook", str(error)) from error
         message = hook.render(event, subscription)
-        if foreign := foreign_groups(message.recipients, subscription.owner):
+        if foreign := foreign_groups(message.recipients or (), subscription.owner):
             reason = f"{foreign[0]!r} is a group of another bucket than that of the hook"
             raise RenderError("recipients", reason)
         return message
@@ -116,7 +120,9 @@ class Channel:
         """The addresses of these recipients, each once: the uri of a group, as in
         ``/buckets/b/groups/g``, stands for those of its members who have one.
 
-        Blocks for Kinto's storage where there is a group. Raises ``GroupsUnavailable``.
+        Blocks for Kinto's storage where there is a group. Raises ``GroupsUnavailable``, and
+        ``RenderError`` where they are more than 100, which is what every mail server takes at
+        once (RFC 5321, 4.5.3.1.8).
         """
         found: list[str] = []
         for recipient in recipients:
@@ -125,7 +131,11 @@ class Channel:
                 found.append(recipient)
             else:
                 found += members_to_addresses(self._groups.members(*group))
-        return tuple(dict.fromkeys(found))
+        addresses = tuple(dict.fromkeys(found))
+        if len(addresses) > MOST_ADDRESSES:
+            reason = f"{len(addresses):,} addresses, at most {MOST_ADDRESSES}; use a mailing list"
+            raise RenderError("recipients", reason)
+        return addresses
 
     async def recall(self, key: str) -> str | None:
         """What an earlier delivery of this channel remembered under this key; ``None`` where

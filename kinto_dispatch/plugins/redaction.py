@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterable
@@ -37,12 +38,30 @@ class Redactor:
 
 def _words(secret: str) -> Iterable[str]:
     secret = secret.strip()
-    if len(secret) >= WHOLE_LENGTH:
-        yield from {secret, unquote(secret), repr(secret)[1:-1]}
+    for whole in (secret, *_inner(secret)):
+        if len(whole) >= WHOLE_LENGTH:
+            yield from {whole, unquote(whole), repr(whole)[1:-1]}
     public = {"", *_public_parts(secret)}
     for word in SEPARATORS.split(secret):
         if len(word) >= WORD_LENGTH and word.lower() not in public:
             yield from {word, unquote(word)}
+
+
+def _inner(secret: str) -> Iterable[str]:
+    """The texts in a setting that holds several, as in ``{"Authorization": "Bearer ..."}``, and
+    what follows the scheme in each."""
+    try:
+        pending = [json.loads(secret)]
+    except (ValueError, RecursionError):
+        return
+    while pending:
+        match pending.pop():
+            case dict() as mapping:
+                pending += mapping.values()
+            case list() as several:
+                pending += several
+            case str() as text:
+                yield from {text, text.partition(" ")[2]}
 
 
 def _encoded(word: str) -> Iterable[str]:

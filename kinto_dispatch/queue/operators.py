@@ -31,9 +31,13 @@ class OperatorsPart(Connected):
 
     # --- workers -------------------------------------------------------------------------
 
-    async def beat(self, worker: str, info: Mapping[str, Any], ttl_seconds: float) -> None:
+    async def beat(
+        self, worker: str, info: Mapping[str, Any], ttl_seconds: float
+    ) -> Sequence[Mapping[str, Any]]:
         """As ``Queue.beat``, by the server's clock. ``info`` is kept as JSON."""
-        await self._ask(commands.beat(self._workers, worker, info, ttl_seconds))
+        beat = commands.beat(self._workers, worker, info, ttl_seconds)
+        _, found = await self._wire.run(beat, commands.list_workers(self._workers))
+        return [msgspec.json.decode(info) for info in found]
 
     async def workers(self) -> Sequence[Mapping[str, Any]]:
         """As ``Queue.workers``, those first that will be forgotten first."""

@@ -202,8 +202,11 @@ class Queue(Protocol):
 
     # --- operators -----------------------------------------------------------------------
 
-    async def beat(self, worker: str, info: Mapping[str, Any], ttl_seconds: float) -> None:
-        """Say that this worker lives. Forgotten after ``ttl_seconds`` without another beat."""
+    async def beat(
+        self, worker: str, info: Mapping[str, Any], ttl_seconds: float
+    ) -> Sequence[Mapping[str, Any]]:
+        """Say that this worker lives, and get all that do, as by ``workers``. Forgotten after
+        ``ttl_seconds`` without another beat."""
 
     async def retire(self, worker: str, lanes: Sequence[str], consumers: Sequence[str]) -> None:
         """This worker is gone: forget it, and its consumers where nothing is pending on them."""

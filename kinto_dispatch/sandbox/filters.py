@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -207,7 +208,9 @@ def unique(
     for key, item in zip(keys, _items(run, value), strict=True):
         if isinstance(key, list | tuple | Mapping):
             raise TypeError(f"takes texts or numbers, found {kind(key)}")
-        seen.setdefault(key, item)
+        # Integers beyond this share their hashes, and a mapping of those takes for ever.
+        is_large = isinstance(key, int) and abs(key) >= sys.hash_info.modulus
+        seen.setdefault((None, str(key)) if is_large else key, item)
     return list(seen.values())
 
 

@@ -115,7 +115,7 @@ class OwnHook:
             problems.append((error.template, error.reason))
         if problems:
             raise BadHook(problems)
-        self._recipients = tuple(dict.fromkeys(own.recipients))
+        self._recipients = tuple(dict.fromkeys(own.recipients)) or None
 
     def select(self, event: Event, account: Budget) -> tuple[Change, ...]:
         """As ``Compiled.select``."""
@@ -210,11 +210,13 @@ class LegacyHook:
         """As ``Compiled.render``. ``sender`` becomes the address for answers: whoever may write a
         collection must not write mails in the name of others."""
         context = context_of(event, event.changes[0], subscription)
-        recipients = (one.fill(context) for one in self._texts.recipients)
+        named = self._texts.recipients
+        filled = filter(_is_recipient, (one.fill(context) for one in named))
         return Message(
             one_line(self._texts.subject.fill(context)),
             sendable(self._texts.body.fill(context)),
-            recipients=tuple(dict.fromkeys(filter(_is_recipient, recipients))),
+            # Where nobody is left nobody is written to, rather than those of the channel.
+            recipients=tuple(dict.fromkeys(filled)) if named else None,
             reply_to=self._sender,
             has_template=True,
         )

@@ -18,9 +18,16 @@ from kinto_dispatch.budget import STEPS_PER_SECOND, Budget
 LONGEST_PATTERN = 200
 """Characters. The longest that people have shown are lists of some ten names."""
 
+MOST_STATES = 10_000
+"""What a pattern may be unrolled to: its characters times all of its counts. The library compiles
+``(?:x{1000}){1000}`` to a million steps, and keeps them."""
+
 LONGEST_VALUE = 1_000
 MATCH_SECONDS = 0.01
 PATTERN_STEPS = 10
+
+
+_COUNT = regex.compile(r"\{\s*(\d*)\s*,?\s*(\d*)\s*\}")
 
 
 class BadPattern(ValueError):
@@ -53,11 +60,22 @@ def matches(pattern: str, value: str, account: Budget | None = None) -> bool:
             account.spend(PATTERN_STEPS + int((perf_counter() - began) * STEPS_PER_SECOND))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _compiled(pattern: str) -> Any:
     if len(pattern) > LONGEST_PATTERN:
         raise BadPattern(f"{len(pattern)} characters, at most {LONGEST_PATTERN}")
+    if (states := _states(pattern)) > MOST_STATES:
+        found = f"its characters times its counts, as in x{{100}}, are {states:,}"
+        raise BadPattern(f"{pattern!r} is too large: {found}, at most {MOST_STATES:,}")
     try:
-        return regex.compile(pattern)
+        return regex.compile(pattern, cache_pattern=False)
     except (regex.error, ValueError, RecursionError, OverflowError, MemoryError) as error:
         raise BadPattern(f"{pattern!r} is no regular expression: {error}") from error
+
+
+def _states(pattern: str) -> int:
+    """Counts may be nested, so all of them are multiplied."""
+    states = len(pattern)
+    for least, most in _COUNT.findall(pattern):
+        states *= max(1, int(least or 0), int(most or 0))
+    return states

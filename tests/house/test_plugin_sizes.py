@@ -18,7 +18,7 @@ import pytest
 
 
 PLUGINS = sorted((Path(__file__).parents[2] / "plugins").iterdir())
-MOST_LINES = 260
+MOST_LINES = 265
 
 SILENT = frozenset(
     {

@@ -523,6 +523,35 @@ def test_members_are_looked_up_when_the_message_is_sent(
     mail._groups._storage.client.session_factory.get_bind().dispose()
 
 
+def test_no_message_goes_to_more_than_a_mail_server_takes(
+    settings: dict[str, str], postgresql_url: str
+) -> None:
+    """Nor to a group of thousands that somebody else fills: a dead letter that says so (B16)."""
+    world = World({**settings, "kinto.storage_url": postgresql_url})
+    mail = next(one for one in world.configuration.channels if one.name == "mail")
+    group = f"{BUCKET}/groups/g"
+    world.put(group, members=[f"m{number}@x.org" for number in range(100)])
+    assert len(mail.addresses([group])) == 100
+    with pytest.raises(RenderError, match="101 addresses, at most 100; use a mailing list"):
+        mail.addresses([group, "one@more.org"])
+    mail._groups._storage.client.session_factory.get_bind().dispose()
+
+
+def test_a_letter_that_is_left_with_nobody_goes_to_nobody(
+    settings: dict[str, str], smtp_server: LocalSmtp
+) -> None:
+    """Not to those of the ini: what was meant for one is not for them."""
+    base = f"{BASE}channels.mail."
+    world = World({**settings, f"{base}server": smtp_server.address, f"{base}cc": "boss@x.org"})
+    mail = next(one for one in world.configuration.channels if one.name == "mail")
+    letter = {**LETTER, "recipients": ["{user_id}@example.com"]}
+    world.put(COLLECTION, **{"kinto-emailer": hooks(letter)})
+    (told,) = world.told_to("mail")
+    outcome = mail.call_async(told.event, make_delivery(key=told.key))
+    assert "nobody to write to" in outcome.detail
+    assert smtp_server.messages == []
+
+
 def test_groups_in_memory_are_out_of_reach(settings: dict[str, str]) -> None:
     """Said as it is, rather than a message to nobody."""
     configuration = configure(full_settings(settings))

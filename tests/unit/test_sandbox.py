@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -574,3 +575,13 @@ def test_what_renders_once_renders_always_the_same(source: str, a: Any, b: Any) 
             return str(error)
 
     assert outcome() == outcome()
+
+
+def test_unique_knows_numbers_of_any_size(bounded: Callable[..., object]) -> None:
+    """Python gives the same hash to many large integers; each costs as much as any other."""
+    prime = sys.hash_info.modulus
+    large = [number * prime for number in range(1, 40_001)]
+    template = Template("{{ x|unique|length }}", ["x"], html=False)
+    assert bounded(lambda: template.render({"x": large}), seconds=3.0, megabytes=50) == "40000"
+    same = [1, 1.0, True, 2, -2, prime, prime, -prime]
+    assert template.render({"x": same}) == "5"

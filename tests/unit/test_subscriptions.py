@@ -6,6 +6,7 @@ import contextlib
 import time
 from typing import Any
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -292,3 +293,47 @@ def test_an_event_carries_what_was_subscribed() -> None:
     event = make_event(changes=(make_change(),), subscriptions=(one,))
     assert Event.decode(event.encode()) == event
     assert event.only(()).subscriptions == (one,)
+
+
+# --- what is compiled, and who is left -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "^(?:x{5000}){5000}",
+        "^(?:a{1000}){1000}",
+        "^((x{99}){99}){99}",
+        "^x{1,99999}",
+        "^x{ 99999 ,}",
+    ],
+)
+def test_a_pattern_that_is_unrolled_without_end_is_not_compiled(pattern: str) -> None:
+    """The library would take gigabytes for it, in the process that answers the write (B19)."""
+    before = psutil.Process().memory_info().rss
+    with pytest.raises(patterns.BadPattern, match="is too large"):
+        patterns.check(pattern)
+    assert psutil.Process().memory_info().rss - before < 50_000_000
+
+
+@pytest.mark.parametrize(
+    "pattern", ["^[0-9]{4}-[0-9]{2}-[0-9]{2}$", "^.{1,100}$", "^(a|b){1,5}.{1,50}$", "^a{,3}{b}"]
+)
+def test_patterns_with_counts_of_people_are_compiled(pattern: str) -> None:
+    """Dates, lengths and such."""
+    patterns.check(pattern)
+
+
+def test_nobody_left_is_not_nobody_named() -> None:
+    """Where no placeholder fills to an address nobody is written to; where a hook names none, the
+    channel's own are."""
+    event = make_event(user_id="account:alice")
+
+    def recipients(format: str, hook: dict[str, Any]) -> object:
+        subscription = Subscription(format=format, owner="/buckets/b", channel="mail", hook=hook)
+        return compile_hook(format, hook).render(event, subscription).recipients
+
+    assert recipients(EMAILER, {**LETTER, "recipients": ["{user_id}@example.com"]}) == ()
+    assert recipients(SLACK, NOTE) is None
+    assert recipients(OURS, HOOK) is None
+    assert recipients(OURS, {**HOOK, "recipients": ["a@b.org"]}) == ("a@b.org",)

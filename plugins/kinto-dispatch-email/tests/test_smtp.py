@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import ipaddress
 import re
@@ -121,6 +122,18 @@ def test_who_is_refused_for_now_is_waited_for_a_while(smtp_server: LocalSmtp) ->
     outcome = send(smtp_server.address, attempt=PATIENT_ATTEMPTS + 1, **ALL)
     assert outcome == Delivered("250 OK queued; refused: b@x.org (451 greylisted)")
     assert smtp_server.messages[0].recipients == ("a@x.org", "c@x.org")
+
+
+def test_the_last_attempt_waits_for_nobody(smtp_server: LocalSmtp) -> None:
+    """Where there are few, those who take the mail get it all the same."""
+    smtp_server.refuse(451, "greylisted", recipient="b@x.org")
+    options = {"server": smtp_server.address, "from": "k@x.org", **ALL}
+    channel = make_channel("email", options, max_attempts=3)
+    outcomes = [
+        channel.call_async(make_event(), make_delivery(attempt=attempt)) for attempt in (1, 2, 3)
+    ]
+    assert [type(outcome) for outcome in outcomes] == [Retry, Retry, Delivered]
+    assert [mail.recipients for mail in smtp_server.messages] == [("a@x.org", "c@x.org")]
 
 
 def test_in_the_request_nobody_is_waited_for(smtp_server: LocalSmtp) -> None:
@@ -274,6 +287,22 @@ def test_a_server_that_talks_slowly_does_not_outlast_the_deadline(
         outcome = send(server.address, timeout_seconds=0.5, tls=tls)
         assert isinstance(outcome, Retry), outcome
         assert time.monotonic() - started < 30
+
+
+def talk_without_end(connection: socket.socket) -> None:
+    """A reply that never comes to its last line."""
+    connection.sendall(b"220 hi\r\n")
+    with contextlib.suppress(OSError):
+        while True:
+            connection.sendall(b"250-more\r\n" * 1_000)
+
+
+def test_a_reply_without_end_fills_no_memory() -> None:
+    """64 kB of it are read, long before the deadline (B9)."""
+    with ScriptedServer(talk_without_end) as server:
+        outcome = send(server.address, timeout_seconds=60)
+    assert isinstance(outcome, Retry)
+    assert "a reply of more than 65,536 bytes" in outcome.reason
 
 
 def converse(connection: socket.socket, *, after_data: bytes, at_quit: bool) -> None:

@@ -354,3 +354,13 @@ async def test_a_secret_that_slack_repeats_is_left_out(http_sink: LocalHttp, roo
     outcome = await send(http_sink.url, token=f"xoxb-{CANARY}")
     assert isinstance(outcome, Rejected)
     assert "xoxb" not in outcome.reason
+
+
+async def test_an_answer_that_is_too_long_to_be_read_is_one(http_sink: LocalHttp) -> None:
+    """Slack repeats the message, and a long one leaves no room for the end of it: it stands there
+    all the same, and is not posted again (B9)."""
+    beginning = b'{"ok": true, "channel": "C1", "ts": "1.2", "message": {"text": "'
+    http_sink.answer(200, beginning + b"}" * 100_000 + b'"}}')
+    assert await send(http_sink.url, token="xoxb-1") == Delivered("message 1.2")
+    http_sink.answer(200, b'{"ok": false, "error": "' + b"x" * 100_000)
+    assert isinstance(await send(http_sink.url, token="xoxb-1"), Retry)

@@ -18,6 +18,7 @@ from cloudevents.core.bindings.http import HTTPMessage, from_structured
 from cloudevents.core.formats.json import JSONFormat
 
 from kinto_dispatch import Delivered, Delivery, Outcome, Rejected, Retry
+from kinto_dispatch.plugins.redaction import MASK
 from kinto_dispatch.testing import (
     LocalHttp,
     make_change,
@@ -108,6 +109,32 @@ async def test_2xx_is_success(http_sink: LocalHttp, status: int) -> None:
     """Whatever it says."""
     http_sink.answer(status, b"")
     assert await send(http_sink.url) == Delivered(str(status))
+
+
+@pytest.mark.parametrize(
+    "secret", ["abc12", "Zx9/Qw8/Er7/Ty6", "a1b2:c3d4", "longsecret99", "p@ss:w0rd"]
+)
+@pytest.mark.parametrize("scheme", ["", "Bearer "])
+async def test_no_header_is_shown_whatever_it_is_made_of(
+    http_sink: LocalHttp, secret: str, scheme: str
+) -> None:
+    """A receiver may quote what it refuses; also a secret of short parts is one (B20)."""
+    http_sink.answer(403, f"bad key {secret}.".encode())
+    outcome = await send(http_sink.url, headers=json.dumps({"X-Api-Key": f"{scheme}{secret}"}))
+    assert outcome == Rejected(f"403 bad key {MASK}.")
+
+
+@pytest.mark.parametrize(
+    "charset",
+    ["undefined", "idna", "punycode", "hex", "zlib", "rot13", "utf-7", "nonsense", "\xff"],
+)
+async def test_an_answer_may_claim_any_encoding(http_sink: LocalHttp, charset: str) -> None:
+    """Its status counts, and its text is read as what nearly all of them are (B9)."""
+    header = {"Content-Type": f"text/plain; charset={charset}"}
+    http_sink.answer(200, b"\xc3\xa9 \xff", header)
+    assert isinstance(await send(http_sink.url), Delivered)
+    http_sink.answer(403, "é".encode(), header)
+    assert await send(http_sink.url) == Rejected("403 é")
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])

@@ -35,7 +35,7 @@ class EmailChannel:
     @hookimpl
     def on_event_async(self, event: Event, channel: Channel, delivery: Delivery) -> Outcome:
         """Submit the mail in the worker, which runs this in a thread."""
-        patient = delivery.attempt <= PATIENT_ATTEMPTS
+        patient = delivery.attempt < min(PATIENT_ATTEMPTS + 1, channel.config.max_attempts)
         return self._submit(
             event, channel, delivery.key, delivery.timeout_seconds, patient=patient
         )
@@ -46,15 +46,15 @@ class EmailChannel:
         message = channel.render(event)
         people = self._people_of(message, channel)
         if not people.recipients:
-            return Delivered("nobody to write to: the groups have no member with an address")
+            return Delivered("nobody to write to: no recipient, and no member, has an address")
         letter = mail(people, message, event, channel.name, key)
         return self._client.send(letter, seconds, patient=patient)
 
     def _people_of(self, message: Message, channel: Channel) -> EmailSettings:
         """Those of the ini, or those whom a hook in metadata names instead."""
         own = self._people
-        named = {"recipients": channel.addresses(message.recipients or own.recipients)}
-        if not message.recipients:
-            return own.model_copy(update=named)
+        if message.recipients is None:
+            return own.model_copy(update={"recipients": channel.addresses(own.recipients)})
+        named = {"recipients": channel.addresses(message.recipients)}
         reply_to = (message.reply_to,) if message.reply_to else own.reply_to
         return own.model_copy(update={**named, "cc": (), "bcc": (), "reply_to": reply_to})

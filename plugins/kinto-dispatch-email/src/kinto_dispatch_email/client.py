@@ -17,6 +17,7 @@ from kinto_dispatch_email.settings import EmailSettings
 
 QUIT_SECONDS = 1.0  # the mail is accepted by then; nobody waits longer for a farewell
 LONGEST_REPLY = 300
+MOST_BYTES = 65_536
 
 Replies = Mapping[str, tuple[int, bytes]]
 
@@ -117,6 +118,14 @@ class _Smtp(smtplib.SMTP):
             return connected
         return self._context.wrap_socket(connected, server_hostname=host)
 
+    def getreply(self) -> tuple[int, bytes]:
+        """Of at most 64 kB: one without end would fill the memory until the deadline."""
+        if self.sock and self.file is None:
+            self.file = _Lines(self.sock.makefile("rb"))
+        if self.file:
+            self.file.left = MOST_BYTES
+        return super().getreply()
+
     def hang_up(self) -> None:
         """Say goodbye if somebody listens, and close. Never raises."""
         with contextlib.suppress(smtplib.SMTPException, OSError):
@@ -124,6 +133,20 @@ class _Smtp(smtplib.SMTP):
                 self.sock.settimeout(QUIT_SECONDS)
                 self.quit()
         self.close()
+
+
+class _Lines:
+    """What a server says; raises ``OSError`` where that is too much."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self.close, self.left = file, file.close, MOST_BYTES
+
+    def readline(self, limit: int) -> bytes:
+        line: bytes = self._file.readline(limit)
+        self.left -= len(line)
+        if self.left < 0:
+            raise OSError(f"a reply of more than {MOST_BYTES:,} bytes")
+        return line
 
 
 def _shown(code: int, text: bytes | str) -> str:

@@ -38,6 +38,7 @@ ADVICE = {
 }
 """What to do about an error, of the API or of a webhook."""
 
+_MESSAGE = re.compile(r',\s*"message":.*', re.DOTALL)
 _TIMESTAMP = re.compile(r"[0-9]{1,20}\.[0-9]{1,20}")
 
 
@@ -67,7 +68,7 @@ def judge_bot(answer: HttpAnswer, redact: Callable[[str], str], thread: str | No
     if answer.text is None:
         return Posted(Retry("an answer without its end"))
     try:
-        said = json.loads(answer.text)
+        said = _read(answer.text)
         error = None if said["ok"] is True else redact(str(said["error"]))[:LONGEST_ANSWER]
     except (ValueError, TypeError, KeyError, RecursionError):
         return Posted(Retry("an answer that is not from Slack; see api_url"))
@@ -78,6 +79,14 @@ def judge_bot(answer: HttpAnswer, redact: Callable[[str], str], thread: str | No
     if thread and THREADLESS.fullmatch(error):
         return Posted(Retry(error), is_threadless=True)
     return Posted(Rejected(_advise(error)))
+
+
+def _read(text: str) -> Any:
+    """What it says. It repeats the message, so of a long one only the beginning is there."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return json.loads(_MESSAGE.sub("}", text))
 
 
 def _posted(said: Mapping[str, Any], thread: Any) -> Posted:

@@ -48,9 +48,8 @@ def blocks(subject: str, event: Event) -> list[dict[str, Any]]:
         text = f"{_brief(change.uri, longest)}\n{change.diff()}".rstrip()
         found.append(SectionBlock(text=_plain(text, longest)))
         if change.new is not None and (url := link(event.root_url, change.uri)):
-            found.append(
-                ContextBlock(elements=[MarkdownTextObject(text=f"<{url}>", verbatim=True)])
-            )
+            shown_url = MarkdownTextObject(text=f"<{url}>", verbatim=True)
+            found.append(ContextBlock(elements=[shown_url]))
     found.append(ContextBlock(elements=[_plain(_foot(event), LONGEST_SECTION)]))
     return [block.to_dict() for block in found]
 
