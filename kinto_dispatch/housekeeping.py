@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from kinto_dispatch.patience import Patience
@@ -123,7 +123,19 @@ class Housekeeper:
                 # Its worker is about to set it.
                 return None
             cursors.append(lane.cursor)
-        return min(cursors, key=position)
+        return min([*cursors, *await self._announced(routed.union(self._lanes))], key=position)
+
+    async def _announced(self, routed: Set[str]) -> Sequence[str]:
+        """Where lanes begin that Kinto has announced and that no worker has routed yet: theirs is
+        about to start with the new ini, and is waited for as long as the log reaches back."""
+        oldest = _milliseconds_ago(self._settings.log_retention_seconds)
+        starts = {
+            lane: start
+            for lane, start in (await self._queue.registered()).items()
+            if lane not in routed and position(start)[0] >= oldest
+        }
+        lanes = await self._queue.status(sorted(starts))
+        return [starts[lane.channel] for lane in lanes if lane.cursor is None]
 
     def _log_bytes(self, health: QueueHealth) -> int:
         return _at_most(self._settings.log_max_bytes, health.max_memory_bytes // LOG_SHARE)

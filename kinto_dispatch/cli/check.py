@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import rich_click as click
 
 from kinto_dispatch.cli.channels import summary
-from kinto_dispatch.cli.common import load_configuration, with_queue
+from kinto_dispatch.cli.common import left_behind, load_configuration, with_queue
 from kinto_dispatch.cli.exits import BAD_CONFIGURATION, OK, QUEUE_UNREACHABLE, leave
 from kinto_dispatch.cli.options import ini_option, ini_path, json_option
 from kinto_dispatch.cli.printing import emit, printable
@@ -134,8 +134,7 @@ def examine_queue(configuration: Configuration) -> Iterator[Finding]:
     """Whether the queue answers and is fit to hold what must not be lost."""
     settings = configuration.settings
     try:
-        lanes = [one.name for one in configuration.async_channels if one.status == "loaded"]
-        yield from with_queue(attached(configuration), partial(look, lanes))
+        yield from with_queue(attached(configuration), partial(look, configuration))
     except QueueRejected as error:
         yield Finding("queue", "error", str(error))
     except QueueUnavailable as error:
@@ -143,12 +142,21 @@ def examine_queue(configuration: Configuration) -> Iterator[Finding]:
         yield examine_embedded(settings) if embedded else Finding("queue", "error", str(error))
 
 
-async def look(lanes: Sequence[str], queue: Queue) -> list[Finding]:
-    """What the server says of itself, and whether somebody delivers what is in these lanes."""
+async def look(configuration: Configuration, queue: Queue) -> list[Finding]:
+    """What the server says of itself, whether somebody delivers what is in the lanes, and those
+    that have no channel."""
+    channels = configuration.async_channels
+    lanes = [one.name for one in channels if one.status == "loaded"]
     health = await queue.health()
     findings = [Finding("queue", "ok", f"{health.server} {health.version}")]
     findings += [Finding("queue", "warning", warning) for warning in health.warnings]
-    return findings + examine_workers(lanes, await queue.workers())
+    findings += examine_workers(lanes, await queue.workers())
+    for lane in await left_behind(queue, [one.name for one in channels]):
+        count = lane.waiting + lane.in_flight + lane.retry + lane.collecting
+        detail = f"lane {lane.channel!r} has no channel in this ini, but {count} to deliver"
+        advice = "If no other ini has it: add it again, under its old name, to deliver or replay."
+        findings.append(Finding("lanes", "warning", f"{detail} and {lane.dead} dead", advice))
+    return findings
 
 
 def examine_workers(lanes: Sequence[str], workers: Sequence[Mapping[str, Any]]) -> list[Finding]:

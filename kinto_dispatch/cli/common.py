@@ -21,6 +21,7 @@ from kinto_dispatch.lines import keep_lines
 if TYPE_CHECKING:
     from kinto_dispatch.plugins import Channel, Configuration
     from kinto_dispatch.queue.protocol import Queue
+    from kinto_dispatch.queue.values import LaneStatus
 
 T = TypeVar("T")
 
@@ -110,6 +111,17 @@ def with_queue(configuration: Configuration, work: Callable[[Queue], Awaitable[T
             await queue.close()
 
     return asyncio.run(run())
+
+
+async def left_behind(queue: Queue, names: Iterable[str]) -> Sequence[LaneStatus]:
+    """The lanes with something in them that belong to none of these channels: theirs were renamed
+    or removed, or stand in another ini."""
+    others = sorted((await queue.registered()).keys() - set(names))
+    return [
+        lane
+        for lane in await queue.status(others)
+        if lane.waiting or lane.in_flight or lane.retry or lane.collecting or lane.dead
+    ]
 
 
 def pick_channel(configuration: Configuration, name: str) -> Channel:

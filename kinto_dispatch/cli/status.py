@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from kinto_dispatch.cli.common import load_configuration, with_queue
+from kinto_dispatch.cli.common import left_behind, load_configuration, with_queue
 from kinto_dispatch.cli.options import ini_option, json_option
 from kinto_dispatch.cli.printing import note, print_json, print_table, printable
 from kinto_dispatch.cli.times import duration, iso
@@ -48,8 +48,10 @@ def look(configuration: Configuration) -> dict[str, Any]:
 
     async def work(queue: Queue) -> dict[str, Any]:
         names = [channel.name for channel in configuration.async_channels]
+        lanes = [lane_row(lane) for lane in await queue.status(names)]
+        lanes += [lane_row(lane, configured=False) for lane in await left_behind(queue, names)]
         return {
-            "lanes": [lane_row(lane) for lane in await queue.status(names)],
+            "lanes": lanes,
             "outbox": outbox_row(configuration),
             "workers": [worker_row(worker) for worker in await queue.workers()],
             "queue": await queue_row(queue),
@@ -75,7 +77,7 @@ async def queue_row(queue: Queue) -> dict[str, Any] | None:
     }
 
 
-def lane_row(lane: LaneStatus) -> dict[str, Any]:
+def lane_row(lane: LaneStatus, *, configured: bool = True) -> dict[str, Any]:
     """A lane under the stable keys."""
     return {
         "channel": lane.channel,
@@ -87,6 +89,7 @@ def lane_row(lane: LaneStatus) -> dict[str, Any]:
         "dead": lane.dead,
         "paused": lane.paused,
         "breaker": lane.breaker,
+        "configured": configured,
     }
 
 
@@ -170,6 +173,8 @@ def show_lanes(lanes: Sequence[Mapping[str, Any]]) -> None:
 
 def state(lane: Mapping[str, Any]) -> str:
     """What keeps a lane from delivering, for people."""
+    if not lane["configured"]:
+        return "no channel of this name in the ini"
     if lane["paused"]:
         return "paused"
     if lane["oldest_waiting_seconds"] is not None and not lane["waiting"]:

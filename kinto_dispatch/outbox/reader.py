@@ -20,6 +20,10 @@ from kinto_dispatch.outbox.statements import statement, unavailable
 
 # What a relay holds in memory at once, unless a single event is larger.
 BATCH_BYTES = 8 * 1024 * 1024
+# How long the server leaves a held batch alone, and how slow the way of a large event to the queue
+# may be on top, as slow as the queue's own time-out allows.
+HOLD_SECONDS = 15
+SLOWEST_BYTES_PER_SECOND = 1_000_000
 # Rows that one statement changes: well below a second, far from the statement's time-out.
 CHUNK_ROWS = 5000
 
@@ -44,6 +48,7 @@ TAKE_BATCH = statement("take_batch")
 DRAW_MARK = statement("draw_mark")
 LAST_MARK = statement("last_mark")
 MARK_RELAYED = statement("mark_relayed")
+EXTEND_HOLD = statement("extend_hold")
 FEED_AGAIN = statement("feed_again")
 PRUNE_RELAYED = statement("prune_relayed")
 COUNT_WAITING = statement("count_waiting")
@@ -53,7 +58,7 @@ class PostgresOutboxReader:
     """Reads with a connection of its own, made when first needed and again after it broke.
 
     Outside a held batch no transaction is open. The server ends a statement after 10 s, and a
-    held batch after 15 s without a word from us.
+    held batch after 15 s without a word from us, or later where it is one large event.
     """
 
     def __init__(self, url: str) -> None:
@@ -83,6 +88,10 @@ class PostgresOutboxReader:
         mark, last, lanes = connection.execute(DRAW_MARK).one()
         self._held = (mark, [row.id for row in rows])
         events = [(row.event_id, bytes(row.body)) for row in rows]
+        size = sum(len(body) for _, body in events)
+        if size > BATCH_BYTES:
+            seconds = HOLD_SECONDS + size // SLOWEST_BYTES_PER_SECOND
+            connection.execute(EXTEND_HOLD, {"seconds": seconds})
         return Batch(events, str(mark), _text(last), tuple(lanes))
 
     def relayed(self) -> None:

@@ -73,7 +73,7 @@ def append(
     keys: LogKeys,
     lanes: Sequence[str],
     events: Sequence[tuple[str, bytes]],
-    bound: Sequence[str | int] = ("", "", "", 0),
+    bound: Sequence[str] = ("", "", ""),
 ) -> Evaluation:
     """``bound`` as ``bound_to`` has it."""
     head = (WINDOW_MS, WINDOW_EVENTS, len(lanes), *lanes, *bound)
@@ -88,11 +88,11 @@ def forget_ids(keys: LogKeys) -> Evaluation:
     return Evaluation(script("forget_ids"), (keys.seen,), (WINDOW_MS,))
 
 
-def bound_to(mark: str | None, after: str | None, is_last: bool) -> Sequence[str | int]:
+def bound_to(mark: str | None, after: str | None) -> Sequence[str]:
     """How an append is bound to marks, for ``append.lua``."""
     if mark is None:
-        return ("", "", "", 0)
-    return ("none" if after is None else "at", after or "", mark, int(is_last))
+        return ("", "", "")
+    return ("none" if after is None else "at", after or "", mark)
 
 
 def read_log(keys: LogKeys, after: str, count: int) -> Evaluation:

@@ -95,6 +95,9 @@ class Queue(Protocol):
 
     # --- the lanes -----------------------------------------------------------------------
 
+    async def registered(self) -> Mapping[str, str]:
+        """All lanes that the log knows, of whatever ini, and where each began."""
+
     async def cursors(self, lanes: Sequence[str]) -> Mapping[str, str]:
         """How far each lane has been routed; for a lane never routed, where it begins."""
 

@@ -34,18 +34,16 @@ class LogPart(Connected):
         mark: str | None = None,
         after: str | None = None,
     ) -> bool:
-        """As ``Queue.append``. More than a thousand events, or 8 MB, go in several calls, each of
-        them atomic and bound to ``after``; the last one leaves ``mark``."""
-        chunks = commands.chunks(events) or [()]
-        for number, chunk in enumerate(chunks, 1):
-            bound = commands.bound_to(mark, after, number == len(chunks))
-            if not await self._append(chunk, bound):
+        """As ``Queue.append``. Without a ``mark`` more than a thousand events, or 8 MB, go in
+        several calls, each of them atomic. What a mark stands for goes in one: had the log
+        forgotten the first of two calls when the second came, nobody would ever know."""
+        chunks = commands.chunks(events) if mark is None else [events]
+        for chunk in chunks:
+            if not await self._append(chunk, commands.bound_to(mark, after)):
                 return False
         return True
 
-    async def _append(
-        self, chunk: Sequence[tuple[str, bytes]], bound: Sequence[str | int]
-    ) -> bool:
+    async def _append(self, chunk: Sequence[tuple[str, bytes]], bound: Sequence[str]) -> bool:
         request = commands.append(self._log, self._registered, chunk, bound)
         (outcome, *_) = await self._ask(request)
         while outcome == b"unregistered":
@@ -95,6 +93,11 @@ class LogPart(Connected):
     async def _trim(self, oldest: str) -> int:
         trimmed: int = await self._ask(("XTRIM", self._log.stream, "MINID", "=", oldest))
         return trimmed
+
+    async def registered(self) -> Mapping[str, str]:
+        """As ``Queue.registered``."""
+        words = [word.decode() for word in await self._ask(("HGETALL", self._log.lanes))]
+        return dict(zip(words[::2], words[1::2], strict=True))
 
     async def cursors(self, lanes: Sequence[str]) -> Mapping[str, str]:
         """As ``Queue.cursors``. A lane never routed gets its cursor here, so that a router can

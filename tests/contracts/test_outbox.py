@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -428,6 +429,26 @@ def test_large_bodies_make_small_batches(
     large = [(f"event-{number}", bytes(5 * 1024 * 1024)) for number in range(3)]
     commit(outbox, *large, A)
     assert [len(relay(reader)) for _ in range(4)] == [1, 1, 2, 0]
+
+
+def test_a_large_event_is_held_for_as_long_as_it_may_take(
+    outbox: PostgresOutbox, reader: PostgresOutboxReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were its batch given up while it is on its way to the queue, it would be sent again, and
+    again, and nothing behind it would ever leave."""
+    bound = _text("SET LOCAL idle_in_transaction_session_timeout = '1s'")
+    monkeypatch.setattr("kinto_dispatch.outbox.reader.BOUND_TRANSACTION", bound)
+    monkeypatch.setattr("kinto_dispatch.outbox.reader.BATCH_BYTES", 1_000)
+    commit(outbox, ("large", bytes(2_000)), A)
+    assert [event_id for event_id, _ in reader.take(10).events] == ["large"]
+    time.sleep(2.5)  # what is shown is that nothing happens in this time
+    reader.relayed()
+    assert relay(reader) == [A]
+    commit(outbox, B)
+    reader.take(10)
+    time.sleep(2.5)
+    with pytest.raises(OutboxUnavailable):
+        reader.relayed()
 
 
 def test_waiting_readers_hold_no_transaction(

@@ -327,6 +327,23 @@ async def test_nothing_is_forgotten_that_another_worker_s_lane_has_to_read(
     assert server.xlen(LOG) <= 1
 
 
+async def test_what_kinto_announced_is_kept_for_a_worker_that_is_about_to_start(
+    queue: Queue, server: redis.Redis, settings: DispatchSettings
+) -> None:
+    """A lane that nobody has routed yet gets what was written since it began; but not for ever, or
+    one that no worker ever runs would keep the log."""
+    await queue.append([("before", b"x")])
+    await queue.register(["new"])
+    await queue.append([(f"event-{number}", b"x" * 1_000) for number in range(10)])
+    await pass_all(queue)
+    place = {"queue_url": settings.queue_url, "queue_dir": settings.queue_dir}
+    await keeper(queue, DispatchSettings(channels=(), log_max_bytes=1, **place)).tidy()
+    assert server.xlen(LOG) >= 10
+    late = DispatchSettings(channels=(), log_max_bytes=1, log_retention_seconds=0.0, **place)
+    await keeper(queue, late).tidy()
+    assert server.xlen(LOG) <= 1
+
+
 def test_a_worker_says_which_lanes_it_routes(deploy: Deploy) -> None:
     """All of them, also those that it does not run."""
     deployment = deploy({"ops": {}, "news": {}})

@@ -329,6 +329,7 @@ def test_status_has_stable_keys(site: Site) -> None:
         "dead": 1,
         "paused": False,
         "breaker": "closed",
+        "configured": True,
     }
     assert news["oldest_waiting_seconds"] is None
     assert status["outbox"] is None
@@ -344,6 +345,29 @@ def test_status_has_stable_keys(site: Site) -> None:
             "stuck": [],
         }
     ]
+
+
+def test_what_a_channel_left_behind_is_shown(site: Site) -> None:
+    """Renamed, removed, or in another ini: what waits in its lane, or is dead there, is not out of
+    sight; a lane with nothing in it is."""
+
+    async def plant(queue):
+        await queue.register(["former", "empty"])
+        await queue.enqueue("former", [Entry("k", make_event().encode())])
+
+    site.with_queue(plant)
+    lanes = {lane["channel"]: lane for lane in site.json("status")["lanes"]}
+    assert "empty" not in lanes
+    assert {name: lane["configured"] for name, lane in lanes.items()} == {
+        "ops": True,
+        "news": True,
+        "former": False,
+    }
+    assert lanes["former"]["waiting"] == 1
+    assert "no channel of this name in the ini" in site.run("status").stdout
+    status, text = findings(site)["lanes"]
+    assert status == "warning"
+    assert "lane 'former' has no channel in this ini, but 1 to deliver and 0 dead" in text
 
 
 def test_status_tells_whose_threads_hang(site: Site) -> None:
