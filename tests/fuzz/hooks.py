@@ -69,8 +69,8 @@ def obey(format: str, channel: str, hook: dict[str, Any]) -> str:
         return "error"
     if len(message.subject.splitlines()) > 1 or len(message.text) > MOST_TEXT:
         raise Defect("a message that nobody can send")
-    if any(not is_one(recipient) for recipient in message.recipients):
-        raise Defect(f"{message.recipients} are told")
+    if any(not is_one(recipient) for recipient in (message.recipients or ())):
+        raise Defect(f"{(message.recipients or ())} are told")
     return f"{len(changes)}"
 
 
