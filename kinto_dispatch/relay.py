@@ -84,6 +84,7 @@ class Relay:
         self._turn = asyncio.Lock()
         self._log_mark: str | None = None
         self._leads = False
+        self._other: str | None = None
         self._check_due = self._prune_due = clock()
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -125,6 +126,7 @@ class Relay:
     async def _step(self) -> int:
         async with self._turn:
             if self._clock() >= self._check_due:
+                await self._look_for_others()
                 await self._compare_marks()
                 self._check_due = self._clock() + MARK_CHECK_SECONDS
             relayed = await self._relay_batch()
@@ -175,6 +177,20 @@ class Relay:
         if new := [lane for lane in lanes if lane not in self._lanes]:
             await self._queue.register(new)
             self._lanes = (*self._lanes, *new)
+
+    async def _look_for_others(self) -> None:
+        """Of two outboxes that feed one log each hides from the other what the log has lost."""
+        own = await self._call(self._reader.name)
+        before = await self._queue.note_source(own)
+        if before is not None and before not in (own, self._other):
+            self._other = before
+            logger.error(
+                "relay.shared_log: the outbox %s feeds the same log as ours, %s. Where that is "
+                "another Kinto, give each its own queue_prefix: they get each other's events, and "
+                "what the queue forgets may be lost. After a move to another database it is said "
+                "once and of no account.",
+                *(before, own),
+            )
 
     async def _compare_marks(self) -> int:
         # Before asking the log: what was relayed by now has to be in it.

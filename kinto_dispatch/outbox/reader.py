@@ -47,6 +47,7 @@ LEAD_READERS = statement("lead_readers")
 TAKE_BATCH = statement("take_batch")
 DRAW_MARK = statement("draw_mark")
 LAST_MARK = statement("last_mark")
+NAME_OUTBOX = statement("name_outbox")
 MARK_RELAYED = statement("mark_relayed")
 EXTEND_HOLD = statement("extend_hold")
 FEED_AGAIN = statement("feed_again")
@@ -112,6 +113,13 @@ class PostgresOutboxReader:
             with self._call("released", ends_batch=True) as connection:
                 connection.rollback()
                 self._held = None
+
+    def name(self) -> str:
+        """See ``OutboxReader``."""
+        with self._call("read") as connection:
+            name = str(connection.execute(NAME_OUTBOX).scalar())
+            connection.rollback()
+            return name
 
     def last_mark(self) -> str | None:
         """See ``OutboxReader``."""

@@ -11,7 +11,8 @@ class LogKeys:
     """The keys of the log.
 
     ``seen`` is a sorted set of event ids by the time they came, ``mark`` the relay's last mark,
-    ``lanes`` a hash: the name of each lane and the id in the log where it begins.
+    ``lanes`` a hash: the name of each lane and the id in the log where it begins. ``source`` is
+    the name of the outbox that was relayed from last.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -19,6 +20,7 @@ class LogKeys:
         self.seen = f"{prefix}:{{log}}:seen"
         self.mark = f"{prefix}:{{log}}:mark"
         self.lanes = f"{prefix}:{{log}}:lanes"
+        self.source = f"{prefix}:{{log}}:source"
 
 
 class WorkerKeys:

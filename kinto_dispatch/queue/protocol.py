@@ -80,6 +80,9 @@ class Queue(Protocol):
     async def mark(self) -> tuple[str, str | None]:
         """The server's run id and the last mark, ``None`` where the log has forgotten."""
 
+    async def note_source(self, outbox: str) -> str | None:
+        """Note from which outbox the log is fed; the one that was noted before."""
+
     async def read_log(
         self, after: str, count: int, block_seconds: float = 0.0
     ) -> Sequence[LogEntry]:

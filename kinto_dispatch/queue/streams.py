@@ -57,6 +57,11 @@ class LogPart(Connected):
         info, mark = await self._wire.run(("INFO", "server"), ("GET", self._log.mark))
         return read_info(info).get("run_id", ""), mark.decode() if mark is not None else None
 
+    async def note_source(self, outbox: str) -> str | None:
+        """As ``Queue.note_source``."""
+        before = await self._ask(("GETSET", self._log.source, outbox))
+        return before.decode() if before is not None else None
+
     async def read_log(
         self, after: str, count: int, block_seconds: float = 0.0
     ) -> Sequence[LogEntry]:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -590,3 +591,38 @@ async def test_the_outbox_may_come_up_later(
         client.session_factory.get_bind().dispose()
     waits = [record for record in caplog.records if "kinto migrate" in record.getMessage()]
     assert len(waits) == 1
+
+
+# --- two Kintos ----------------------------------------------------------------------------------
+
+
+async def test_two_outboxes_that_feed_one_log_are_told(
+    relay: Relay,
+    settings: DispatchSettings,
+    queue: Queue,
+    postgresql_server: LocalPostgresql,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Two Kintos with one ``queue_prefix``: each relay says so once, with both names. Several
+    relays of one outbox are nothing to talk about."""
+    second = open_relay(settings, queue, [LANE])
+    url = SecretStr(postgresql_server.create_database())
+    client = open_storage(url.get_secret_value())
+    other = open_relay(replace(settings, storage_url=url), queue, [LANE])
+    assert second is not None
+    assert other is not None
+    try:
+        for one in (relay, second, relay):
+            await one._step()
+        assert "relay.shared_log" not in caplog.text
+        for _ in range(3):
+            for one in (relay, other):
+                one._check_due = 0.0
+                await one._step()
+        said = [line.getMessage() for line in caplog.records if "shared_log" in line.getMessage()]
+        assert len(said) == 2
+        assert all("give each its own queue_prefix" in line for line in said)
+    finally:
+        second.close()
+        other.close()
+        client.session_factory.get_bind().dispose()
