@@ -181,6 +181,8 @@ class Relay:
     async def _look_for_others(self) -> None:
         """Of two outboxes that feed one log each hides from the other what the log has lost."""
         own = await self._call(self._reader.name)
+        if own is None:
+            return
         before = await self._queue.note_source(own)
         if before is not None and before not in (own, self._other):
             self._other = before

@@ -64,8 +64,9 @@ class OutboxReader(Protocol):
     def give_back(self) -> None:
         """Let go of the rows taken last, unrelayed. Does nothing when none are held."""
 
-    def name(self) -> str:
-        """What tells this outbox from all others, of whatever server; for people, too."""
+    def name(self) -> str | None:
+        """What tells this outbox from all others, of whatever server; for people, too. ``None``
+        where we may not know."""
 
     def last_mark(self) -> str | None:
         """The greatest mark of the relayed rows still kept; ``None`` when there are none."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import Connection, Engine, TextClause, create_engine, make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from kinto_dispatch.errors import OutboxUnavailable
@@ -114,12 +114,16 @@ class PostgresOutboxReader:
                 connection.rollback()
                 self._held = None
 
-    def name(self) -> str:
+    def name(self) -> str | None:
         """See ``OutboxReader``."""
         with self._call("read") as connection:
-            name = str(connection.execute(NAME_OUTBOX).scalar())
-            connection.rollback()
-            return name
+            try:
+                return str(connection.execute(NAME_OUTBOX).scalar())
+            except ProgrammingError:
+                # Not every provider lets everybody ask for the cluster.
+                return None
+            finally:
+                connection.rollback()
 
     def last_mark(self) -> str | None:
         """See ``OutboxReader``."""

@@ -451,6 +451,33 @@ def test_a_large_event_is_held_for_as_long_as_it_may_take(
         reader.relayed()
 
 
+def test_an_outbox_has_a_name_unless_nobody_may_know(
+    postgresql_url: str, reader: PostgresOutboxReader, other_reader: PostgresOutboxReader
+) -> None:
+    """The same for all readers. Where the provider of the database forbids the question, the relay
+    goes on without."""
+    name = reader.name()
+    assert name == other_reader.name()
+    assert name is not None
+    assert "cluster" in name
+    connection = psycopg2.connect(postgresql_url)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
+        cursor.execute("CREATE ROLE modest LOGIN")
+        cursor.execute("GRANT SELECT ON kinto_dispatch_outbox TO modest")
+    try:
+        modest = PostgresOutboxReader(postgresql_url.replace("postgres@", "modest@"))
+        assert modest.name() is None
+        assert modest.last_mark() is None
+        modest.close()
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("DROP OWNED BY modest")
+            cursor.execute("DROP ROLE modest")
+        connection.close()
+
+
 def test_waiting_readers_hold_no_transaction(
     postgresql_url: str, outbox: PostgresOutbox, reader: PostgresOutboxReader
 ) -> None:
