@@ -13,35 +13,53 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+from kinto_dispatch.forks import in_forks
+
 
 IDLE_SECONDS = 30.0
 
 
 class PoolExhausted(RuntimeError):
-    """Raised when every thread is busy: none is free and no more may be started."""
+    """Raised when no thread is free and no more may be, or can be, started. ``threads`` is how
+    many there are."""
 
-    def __init__(self, name: str, bound: int) -> None:
-        super().__init__(f"all {bound} threads of channel {name!r} are still busy")
+    def __init__(self, name: str, threads: int) -> None:
+        self.threads = threads
+        busy = f"all {threads} threads of channel {name!r} are still busy"
+        super().__init__(busy if threads else f"the system has no thread for channel {name!r}")
 
 
 class ThreadPool:
     """Runs calls in at most ``bound`` threads. A call waits for a thread only where asked to.
 
-    A call that hangs keeps its thread, and counts against the bound, until it returns.
+    A call that hangs keeps its thread, and counts against the bound, until it returns. A fork
+    begins without threads and calls: those of its parent are not in it.
     """
 
     def __init__(self, name: str, bound: int) -> None:
         self.name = name
         self.bound = bound
+        self._begin()
+        in_forks(self, ThreadPool._begin)
+
+    def _begin(self) -> None:
         self._work: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._threads = 0
         self._busy = 0
+        self._running = 0
+        self._given_up: set[Future[Any]] = set()
 
     @property
     def busy(self) -> int:
         """How many calls are running, about to, or in line."""
         return self._busy
+
+    @property
+    def under_way(self) -> tuple[int, int]:
+        """How many calls are running, and how many of these were given up."""
+        running = self._running
+        return running, min(running, len(self._given_up))
 
     def submit(self, call: Callable[[], Any]) -> Future[Any]:
         """Start ``call`` in a thread. Raises ``PoolExhausted`` instead of queueing it."""
@@ -57,18 +75,37 @@ class ThreadPool:
 
     def enqueue(self, call: Callable[[], Any]) -> Future[Any]:
         """Start ``call`` in a thread, or in the next one that comes free, in the order of the
-        calls; one that has not begun can be cancelled. Raises ``PoolExhausted`` where the system
-        has no thread at all."""
+        calls. Raises ``PoolExhausted`` where no thread can be hoped for: the system has none, or
+        each is held by a call that was given up."""
         with self._lock:
-            if self._threads <= self._busy and self._threads < self.bound:
-                try:
-                    self._start_thread()
-                    self._threads += 1
-                except PoolExhausted:
-                    if self._threads == 0:
-                        raise
+            if self._threads <= self._busy:
+                self._grow()
             self._busy += 1
         return self._put(call)
+
+    def _grow(self) -> None:
+        """Start one more thread, unless there are some to wait for."""
+        hopeless = self._threads <= len(self._given_up)
+        if self._threads >= self.bound:
+            if hopeless:
+                raise PoolExhausted(self.name, self._threads)
+            return
+        try:
+            self._start_thread()
+        except PoolExhausted:
+            if hopeless:
+                raise
+        else:
+            self._threads += 1
+
+    def give_up(self, call: Future[Any]) -> bool:
+        """Nobody waits for this call any more. Whether it had begun; if not, it never runs."""
+        if call.cancel():
+            return False
+        self._given_up.add(call)
+        # At once, if it came to its end meanwhile.
+        call.add_done_callback(self._given_up.discard)
+        return True
 
     def _put(self, call: Callable[[], Any]) -> Future[Any]:
         future: Future[Any] = Future()
@@ -86,8 +123,11 @@ class ThreadPool:
         while (item := self._next()) is not None:
             future, call = item
             is_wanted = future.set_running_or_notify_cancel()
+            with self._lock:
+                self._running += 1
             result, error = _outcome(call) if is_wanted else (None, None)
             with self._lock:
+                self._running -= 1
                 self._busy -= 1
             # After that, since whoever waits for it may have the next call ready.
             if error is not None:

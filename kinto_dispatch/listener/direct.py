@@ -19,6 +19,7 @@ from itertools import accumulate
 
 from kinto_dispatch.capture import Captured
 from kinto_dispatch.errors import QueueUnavailable
+from kinto_dispatch.forks import in_forks
 from kinto_dispatch.queue.protocol import Log
 
 
@@ -42,7 +43,8 @@ class Parcel:
 
     events: Sequence[Captured]
     deadline: float
-    appended: threading.Event = field(default_factory=threading.Event)
+    settled: threading.Event = field(default_factory=threading.Event)
+    """It is appended, or given up."""
 
     @cached_property
     def size_bytes(self) -> int:
@@ -56,11 +58,17 @@ class DirectAppender:
     A write waits for its append, at most ``BUDGET_SECONDS``, and not at all while the queue is
     known to be away. Safe to use from many threads. While all is well the thread of the write
     appends itself; one thread of our own does it where that did not go well, or several writes
-    come at once. It is started when needed and never keeps the process from ending.
+    come at once. It is started when needed and never keeps the process from ending. A fork begins
+    with nothing: what its parent holds is the parent's to announce.
     """
 
     def __init__(self, log: Log) -> None:
         self._log = log
+        self._begin()
+        in_forks(self, DirectAppender._begin)
+        atexit.register(_drop_all, weakref.ref(self))
+
+    def _begin(self) -> None:
         self._changed = threading.Condition()
         self._waiting: deque[Parcel] = deque()
         self._waiting_bytes = 0
@@ -68,41 +76,43 @@ class DirectAppender:
         self._away = False
         self._flows = False
         self._here = threading.Lock()
+        """Held by whoever appends, which keeps the order."""
         self.appended = 0
         """How many events the log has taken since the process began."""
         self.dropped = 0
         """How many events were lost since the process began."""
         self.is_losing = False
         """Whether events were lost, and none has been appended since."""
-        atexit.register(_drop_all, weakref.ref(self))
 
     def append(self, events: Sequence[Captured]) -> None:
         """Append the events of a transaction that is committed. Never raises.
 
-        When this returns, the log has them, or they are tried for ``KEEP_SECONDS`` from now and
-        then dropped: logged with their ids, and counted.
+        When this returns, the log has them, or they are tried for ``KEEP_SECONDS`` from the call
+        on and then dropped: logged with their ids, and counted.
         """
-        if self._append_here(events):
+        parcel = self._hand_over(events, time.monotonic() + KEEP_SECONDS)
+        if parcel is None or self._away:
             return
-        parcel = Parcel(events, time.monotonic() + KEEP_SECONDS)
-        with self._changed:
-            if self._waiting and self._waiting_bytes + parcel.size_bytes > KEEP_BYTES:
-                self._drop([parcel], f"{self._waiting_bytes:,} bytes wait for the queue already")
-                return
-            self._waiting.append(parcel)
-            self._waiting_bytes += parcel.size_bytes
-            self._ensure_thread()
-            self._changed.notify()
-            waits = not self._away
-        if waits and not parcel.appended.wait(BUDGET_SECONDS):
+        if not parcel.settled.wait(BUDGET_SECONDS):
             self._note_absence(f"no answer within {BUDGET_SECONDS:g} s")
 
-    def _append_here(self, events: Sequence[Captured]) -> bool:
+    def _hand_over(self, events: Sequence[Captured], deadline: float) -> Parcel | None:
         """Append in the calling thread if the connection is known to be good, nothing waits and
-        nobody else is at it: handing over to a thread and back costs more than the append. False
-        if it is to be done otherwise; the log knows events by id, so a repeat is harmless."""
-        if not self._flows or self._waiting or not self._here.acquire(blocking=False):
-            return False
+        nobody else is at it: handing over to a thread and back costs more than the append. Else
+        what the thread is to append; ``None`` if there is nothing to wait for."""
+        if not (self._flows and self._here.acquire(blocking=False)):
+            return self._keep(Parcel(events, deadline))
+        try:
+            is_next = not self._waiting
+            if is_next and self._append_here(events):
+                return None
+            # What came while this was tried comes after it.
+            return self._keep(Parcel(events, deadline), at_front=is_next)
+        finally:
+            self._here.release()
+
+    def _append_here(self, events: Sequence[Captured]) -> bool:
+        """False if the thread is to do it; the log knows events by id, so a repeat is harmless."""
         try:
             self._log.append([(event.id, event.body) for event in events])
         except QueueUnavailable as error:
@@ -110,14 +120,26 @@ class DirectAppender:
             return False
         except Exception:  # the thread meets it again, and says so
             return False
-        finally:
-            self._here.release()
         self._count(events)
         return True
+
+    def _keep(self, parcel: Parcel, at_front: bool = False) -> Parcel | None:
+        with self._changed:
+            waiting = self._waiting_bytes
+            fits = not self._waiting or waiting + parcel.size_bytes <= KEEP_BYTES
+            if fits:
+                (self._waiting.appendleft if at_front else self._waiting.append)(parcel)
+                self._waiting_bytes += parcel.size_bytes
+                self._ensure_thread()
+                self._changed.notify()
+        if not fits:
+            self._drop([parcel], f"{waiting:,} bytes wait for the queue already")
+        return parcel if fits else None
 
     def _count(self, events: Sequence[Captured]) -> None:
         with self._changed:
             self.appended += len(events)
+            self.is_losing = False
 
     # --- the thread ----------------------------------------------------------------------
 
@@ -127,42 +149,57 @@ class DirectAppender:
             self._thread.start()
 
     def _run(self) -> None:
-        while parcels := self._next():
-            try:
-                self._log.append([(it.id, it.body) for parcel in parcels for it in parcel.events])
-            except QueueUnavailable as error:
-                self._note_absence(str(error))
-                self._drop_expired(str(error))
+        while self._has_work():
+            with self._here:
+                is_answered = self._append_together(self._next())
+            if not is_answered:
                 time.sleep(RETRY_SECONDS)
-            except Exception as error:  # a bug of ours must not become a silent loss
-                self._drop(self._take_off(parcels), f"{type(error).__name__}: {error}")
-            else:
-                self._note_presence()
-                self._take_off(parcels)
-                for parcel in parcels:
-                    self._count(parcel.events)
-                    parcel.appended.set()
 
-    def _next(self) -> list[Parcel]:
-        """What to append at once, in one call that the log can answer in its time; empty when the
-        thread may end."""
+    def _has_work(self) -> bool:
+        """False when the thread may end."""
         with self._changed:
             if not self._waiting:
                 self._changed.wait(IDLE_SECONDS)
             if not self._waiting:
                 self._thread = None
-                return []
+            return bool(self._waiting)
+
+    def _next(self) -> list[Parcel]:
+        """What to append at once, in one call that the log can answer in its time."""
+        with self._changed:
             most = 0 if self._away else GROUP_BYTES
             sizes = accumulate(parcel.size_bytes for parcel in self._waiting)
             fitting = [p for p, size in zip(self._waiting, sizes, strict=True) if size <= most]
-            return fitting or [self._waiting[0]]
+            return fitting or list(self._waiting)[:1]
+
+    def _append_together(self, parcels: list[Parcel]) -> bool:
+        """False if the queue was not there."""
+        if not parcels:
+            return True
+        try:
+            self._log.append([(it.id, it.body) for parcel in parcels for it in parcel.events])
+        except QueueUnavailable as error:
+            self._note_absence(str(error))
+            self._drop_expired(str(error))
+            return False
+        except Exception as error:  # a bug of ours must not become a silent loss
+            if len(parcels) > 1:
+                return all(self._append_together([parcel]) for parcel in parcels)
+            self._drop(self._take_off(parcels), f"{type(error).__name__}: {error}")
+            return True
+        self._note_presence()
+        self._take_off(parcels)
+        for parcel in parcels:
+            self._count(parcel.events)
+            parcel.settled.set()
+        return True
 
     def _take_off(self, parcels: list[Parcel]) -> list[Parcel]:
         """These no longer wait; those that ``drop_all`` took meanwhile are left out."""
         with self._changed:
             taken = [parcel for parcel in parcels if parcel in self._waiting]
             for parcel in taken:
-                self._waiting.popleft()
+                self._waiting.remove(parcel)
                 self._waiting_bytes -= parcel.size_bytes
         return taken
 
@@ -170,8 +207,7 @@ class DirectAppender:
         now = time.monotonic()
         with self._changed:
             expired = [parcel for parcel in self._waiting if parcel.deadline <= now]
-        if expired:
-            self._drop(self._take_off(expired), reason)
+        self._drop(self._take_off(expired), reason)
 
     # --- the account ---------------------------------------------------------------------
 
@@ -186,10 +222,12 @@ class DirectAppender:
     def _note_presence(self) -> None:
         if self._away:
             logger.warning("The queue takes events again; lost until now: %d", self.dropped)
-        self._away = self.is_losing = False
+        self._away = False
         self._flows = True
 
     def _drop(self, parcels: Sequence[Parcel], reason: str) -> None:
+        if not parcels:
+            return
         ids = [event.id for parcel in parcels for event in parcel.events]
         with self._changed:
             self.dropped += len(ids)
@@ -201,13 +239,14 @@ class DirectAppender:
             " ".join(ids),
             extra={"event_ids": ids, "reason": reason},
         )
+        for parcel in parcels:
+            parcel.settled.set()
 
     def drop_all(self) -> None:
         """Give up what still waits, as loudly as ever: the process ends."""
         with self._changed:
             waiting = self._take_off(list(self._waiting))
-        if waiting:
-            self._drop(waiting, "the process ends, and the queue has not taken them")
+        self._drop(waiting, "the process ends, and the queue has not taken them")
 
 
 def _drop_all(reference: weakref.ref[DirectAppender]) -> None:

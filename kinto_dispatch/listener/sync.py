@@ -53,11 +53,12 @@ class Aborted:
 class SyncChannels:
     """The channels with ``mode = sync``, called one after the other in the order of the ini.
 
-    Each call is made at most once and has its deadline, with the wait for a thread where more
-    requests come at once than a channel has threads. A hook that hangs is left behind in its
-    thread, and what else the channel would get from the same request fails at once; where all
-    threads hang, so does everything. Whatever one channel does, the next is called. Safe to use
-    from many threads; starts none until needed.
+    Each call is made at most once and has its deadline, which counts from the request's arrival
+    at the channel: where more requests come at once than a channel has threads, they wait for
+    one, in the order in which they came. A hook that hangs is left behind in its thread, and what
+    else the channel would get from the same request fails at once; where every thread is held by
+    a call that is over its deadline, so does everything, until one of them returns. Whatever one
+    channel does, the next is called. Safe to use from many threads; starts none until needed.
     """
 
     def __init__(self, channels: Sequence[Channel], timeouts: Mapping[str, float]) -> None:
@@ -95,7 +96,6 @@ class _Caller:
         self.channel = channel
         self._timeout_seconds = timeout_seconds
         self._threads = ThreadPool(channel.name, THREADS)
-        self._hanging: set[Future[Any]] = set()
 
     def call(self, events: Sequence[Captured]) -> Iterator[Answer]:
         """Call the hook for what the route wants of each event. Yields every answer, logged."""
@@ -129,31 +129,36 @@ class _Caller:
     def _attempt(self, event: Event) -> Answer:
         # The hook's log lines carry the id of the request, which is in the context.
         hook = partial(copy_context().run, self.channel.call_sync, event)
-        if len(self._hanging) >= THREADS:
-            return Failed(f"all {THREADS} threads of the channel hang in earlier calls")
+        seconds = f"{self._timeout_seconds:g} s (timeout_seconds)"
         try:
             call = self._threads.enqueue(hook)
         except PoolExhausted as error:
-            return Failed(str(error), error)
-        wait([call], self._timeout_seconds)
-        seconds = f"within {self._timeout_seconds:g} s (timeout_seconds)"
-        if call.cancel():
-            busy = f"{THREADS} calls run at once, and {len(self._hanging)} of them hang"
-            return Failed(
-                f"no thread came free {seconds}: {busy}",
-                blocks="there was no thread for the call before it",
-            )
-        if not call.done():
-            self._note_hanging(call)
-            return Failed(f"no answer {seconds}", blocks="the call before it hangs")
+            return Failed(_hopeless(error, seconds), error)
+        if not self._is_done(call):
+            if self._threads.give_up(call):
+                return Failed(f"no answer within {seconds}", blocks="the call before it hangs")
+            blocks = "there was no thread for the call before it"
+            return Failed(self._crowded(seconds), blocks=blocks)
         if raised := call.exception():
             return Failed(f"{type(raised).__name__}: {raised}", raised)
         return self._judge(call.result())
 
-    def _note_hanging(self, call: Future[Any]) -> None:
-        self._hanging.add(call)
-        # Now, if it came to its end meanwhile.
-        call.add_done_callback(self._hanging.discard)
+    def _is_done(self, call: Future[Any]) -> bool:
+        try:
+            wait([call], self._timeout_seconds)
+        except BaseException:
+            # The server ends the request, or the process: the thread is not free for that.
+            self._threads.give_up(call)
+            raise
+        return call.done()
+
+    def _crowded(self, seconds: str) -> str:
+        running, late = self._threads.under_way
+        return (
+            f"no thread came free within {seconds}: {running} calls are under way (at most "
+            f"{THREADS}), {late} of them over their deadline. Make the hook answer sooner, or let "
+            "the worker do it (mode = async)"
+        )
 
     def _judge(self, returned: Any) -> Answer:
         match returned:
@@ -185,6 +190,16 @@ class _Caller:
         if isinstance(answer, Failed) and answer.error and logger.isEnabledFor(logging.DEBUG):
             lines = traceback.format_exception(answer.error)
             logger.debug("%s", self.channel.redact("".join(lines)))
+
+
+def _hopeless(error: PoolExhausted, seconds: str) -> str:
+    if not error.threads:
+        return str(error)
+    return (
+        f"not called: all {error.threads} threads of the channel are held by earlier calls, each "
+        f"over its deadline of {seconds}. Give what the hook waits for a time-out of its own; "
+        "restart Kinto if they never return"
+    )
 
 
 Answer = Delivered | Retry | Rejected | Veto | Failed

@@ -103,20 +103,20 @@ class Keeper:
         if pid == 0:
             self._pipe.close()
             _end_with(keeper)
-            attempt_and_exit(self._channels[claim.lane], claim, theirs)
+            attempt_and_exit(number, self._channels[claim.lane], claim, theirs)
         theirs.close()
         return Suspect(number, pid, ours, time.monotonic() + seconds)
 
     def _collect(self, suspect: Suspect) -> None:
         """What the process said, or that it ended without a word."""
         try:
-            fate, record = suspect.pipe.recv()
+            said = suspect.pipe.recv()
         except (EOFError, OSError):
             self._end(suspect)
-        else:
-            self._pipe.send(Settled(suspect.number, fate, record))
-            suspect.is_settled = True
-            suspect.deadline = time.monotonic() + CLOSE_SECONDS
+            return
+        self._pipe.send(said)
+        suspect.is_settled = True
+        suspect.deadline = time.monotonic() + CLOSE_SECONDS
 
     def _end(self, suspect: Suspect, *, was_killed: bool = False) -> None:
         del self._suspects[suspect.number]
@@ -125,19 +125,26 @@ class Keeper:
             self._pipe.send(Ended(suspect.number, exit_code, was_killed))
 
 
-def attempt_and_exit(channel: Channel, claim: Claim, pipe: Connection) -> NoReturn:
+def attempt_and_exit(number: int, channel: Channel, claim: Claim, pipe: Connection) -> NoReturn:
     """In the forked process: run the attempt, say its fate, end without a trace of the keeper."""
     try:
         _offer_to_the_kernel()
-        asyncio.run(_attempt(channel, claim, pipe))
+        runner = asyncio.Runner()
+        try:
+            runner.get_loop()
+        except OSError as error:
+            # Nothing of the plugin has run: this must not look like a death of its.
+            pipe.send(Failed(number, f"no event loop for it: {error}"))
+        else:
+            runner.run(_attempt(number, channel, claim, pipe))
     finally:
         os._exit(1)
 
 
-async def _attempt(channel: Channel, claim: Claim, pipe: Connection) -> None:
+async def _attempt(number: int, channel: Channel, claim: Claim, pipe: Connection) -> None:
     settlement = await Attempter(channel, concurrency=1).attempt(claim)
     # Before anything else of the plugin runs, which may end this process, or hold it up.
-    pipe.send((settlement.fate, settlement.record))
+    pipe.send(Settled(number, settlement.fate, settlement.record))
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(CLOSE_SECONDS):
             await channel.close()

@@ -66,7 +66,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """From the keeper: there is no process for the attempt, which has not begun."""
+    """From the keeper: there is no room for the attempt, which has not begun."""
 
     number: int
     reason: str

@@ -12,6 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "kinto_dispatch"
 
 LAYERS: tuple[tuple[str, ...], ...] = (
+    ("forks",),
     (
         "errors",
         "encoding",

@@ -317,15 +317,20 @@ async def test_a_keeper_that_cannot_start_is_nobodys_fault(
         await broken.attempt(suspect("say(None)"), 0.3)
 
 
-@pytest.mark.parametrize("of", ["worker", "keeper"])
+@pytest.mark.parametrize(
+    ("of", "room"), [("worker", -1), ("keeper", -1), ("keeper", 1), ("keeper", 2)]
+)
 async def test_without_room_for_a_process_a_suspect_waits(
-    alone: Quarantine, of: str, tmp_path: Path
+    alone: Quarantine, of: str, room: int
 ) -> None:
-    """It is no death, so no strike; when there is room again it runs."""
+    """It is no death, so no strike; when there is room again it runs. With some room there is a
+    process, which has none for its event loop."""
     if of == "keeper":
         await alone.attempt(suspect("say(None)"), 0.3)
     limited = psutil.Process() if of == "worker" else keepers()[0]
-    files = limited.num_fds() - 1
+    if of == "keeper":
+        await eventually_async(lambda: _is_childless(limited), "the first suspect to be gone")
+    files = limited.num_fds() + room
     # Not through psutil, which opens a file to set the limit back.
     before = resource.prlimit(limited.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(limited.pid, resource.RLIMIT_NOFILE, (files, before[1]))
@@ -368,6 +373,10 @@ async def _is_gone(pid: int) -> bool:
         return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
+
+
+async def _is_childless(process: psutil.Process) -> bool:
+    return not process.children()
 
 
 async def _none_keeps() -> bool:

@@ -7,12 +7,14 @@ import importlib
 import itertools
 import logging
 import re
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ import pytest
 
 from kinto_dispatch.capture import Captured
 from kinto_dispatch.listener.sync import SyncChannels
+from kinto_dispatch.outcome import Delivered
 from kinto_dispatch.testing import make_change, make_channel, make_event
 from kinto_dispatch.testing.kinto import LocalKinto, make_app
 from kinto_dispatch.testing.waiting import eventually
@@ -330,20 +333,34 @@ def test_a_batch_waits_once_for_a_hanging_hook(
 
 
 def test_when_all_threads_hang_later_calls_fail_at_once(
-    hanging: str, caplog: pytest.LogCaptureFixture
+    hanging: str, plugin: Write, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Sixteen calls left behind are the most; then the log says that none is made."""
-    app = start(ini({}, ops={"plugin": hanging, "timeout_seconds": "0.01"}))
-    for number in range(16):
-        put(app, 201 if number == 0 else 200)
+    """Sixteen calls left behind are the most; then the log says that none is made, and what to
+    do. Another channel is told as ever, and one call that comes back makes room for the next."""
+    good = plugin(KEEPER)
+    channels = {"bad": {"plugin": hanging, "timeout_seconds": "0.05"}, "good": {"plugin": good}}
+    app = start(ini({}, **channels))
+    put(app)
+    eventually(lambda: _is_hopeless(app, caplog), "all threads to hang")
+    caller = app.app.registry.kinto_dispatch._sync._after[0]
+    caller._timeout_seconds = 60
     started = time.monotonic()
-    put(app, 200)
-    assert time.monotonic() - started < 1
+    assert _is_hopeless(app, caplog)
+    assert time.monotonic() - started < 30
     assert len(module(hanging).calls) == 16
-    last = attempts(caplog)[-1]
-    assert last.reason == "all 16 threads of the channel hang in earlier calls"
+    assert {line.outcome for line in attempts(caplog) if line.channel == "good"} == {"delivered"}
+    assert len(module(good).calls) * 2 == len(attempts(caplog))
     module(hanging).gate.set()
     eventually(lambda: _delivers(app, caplog), "the threads to come free")
+
+
+def _is_hopeless(app: Any, caplog: pytest.LogCaptureFixture) -> bool:
+    put(app, 200)
+    bad, _ = attempts(caplog)[-2:]
+    reason = (
+        r"not called: all 16 threads .* each over its deadline of .* \(timeout_seconds\)\. Give"
+    )
+    return re.match(reason, bad.reason) is not None
 
 
 def tell_from_many(sync: SyncChannels, count: int) -> list[threading.Thread]:
@@ -381,7 +398,8 @@ def test_a_request_that_finds_no_thread_in_time_is_told_so(
     )
     late = [line.reason for line in attempts(caplog) if line.event_id == "late"]
     assert re.match(
-        r"no thread came free within 0\.5 s \(timeout_seconds\): 16 calls run at once, and \d+ of",
+        r"no thread came free within 0\.5 s \(timeout_seconds\): 16 calls are under way \(at most "
+        r"16\), \d+ of them over their deadline\. Make the hook answer sooner, or",
         late[0],
     )
     assert late[1:] == ["not called, since there was no thread for the call before it"]
@@ -397,9 +415,108 @@ def test_a_request_that_finds_no_thread_in_time_is_told_so(
     assert "late" not in {event.id for event in module(hanging).calls}
 
 
+def test_one_call_that_comes_back_makes_room(plugin: Write) -> None:
+    """Also where it was given up long ago, and all others still hang."""
+    hangs = module(plugin(HANGS_BY_ITSELF))
+    sync = SyncChannels([make_channel(hangs, mode="sync")], {"test": 0.05})
+    events = [Captured("event", make_event().encode())]
+
+    def is_full() -> bool:
+        sync.after_commit(events)
+        return len(hangs.gates) == 16
+
+    eventually(is_full, "all threads to hang")
+    (caller,) = sync._after
+    caller._timeout_seconds = 60
+    hangs.gates[7].set()
+    eventually(lambda: caller._threads.busy == 15, "one thread to come free")
+    hangs.hangs = False
+    assert list(caller.call(events)) == [Delivered()]
+    for gate in hangs.gates:
+        gate.set()
+
+
+HANGS_BY_ITSELF = """
+    import threading
+    gates, hangs = [], True
+
+    def on_event(event, channel):
+        if hangs:
+            gates.append(threading.Event())
+            gates[-1].wait(60)
+"""
+
+
+def test_requests_get_threads_in_the_order_in_which_they_came(plugin: Write) -> None:
+    """None waits for ever behind those that come later."""
+    hook = module(plugin(NOTES_THE_ORDER))
+    sync = SyncChannels([make_channel(hook, mode="sync")], {"test": 60})
+    (caller,) = sync._after
+    requests = tell_from_many(sync, 16)
+    eventually(lambda: caller._threads.under_way == (16, 0), "all threads to be busy")
+    for number in range(30):
+        captured = Captured("event", make_event(request_id=f"{number}").encode())
+        requests.append(threading.Thread(target=sync.after_commit, args=([captured],)))
+        requests[-1].start()
+        eventually(lambda: caller._threads.busy == len(requests), "the request to be in line")
+    for _ in range(30):
+        begun = len(hook.order)
+        hook.places.release()
+        eventually(partial(_has_more_than, hook.order, begun), "the next to begin")
+    hook.places.release(16)
+    for request in requests:
+        request.join(30)
+    assert hook.order[16:] == [f"{number}" for number in range(30)]
+
+
+def _has_more_than(order: list[str], count: int) -> bool:
+    return len(order) > count
+
+
+NOTES_THE_ORDER = """
+    import threading
+    places, order = threading.Semaphore(0), []
+
+    def on_event(event, channel):
+        order.append(event.request_id)
+        places.acquire(timeout=60)
+"""
+
+
+def test_a_server_that_ends_a_request_ends_its_wait(hanging: str) -> None:
+    """As gunicorn and gevent do, with an exception: the call counts as one that hangs."""
+    sync = SyncChannels([make_channel(module(hanging), mode="sync")], {"test": 60})
+    (caller,) = sync._after
+    with pytest.raises(SystemExit):
+        _end_soon(lambda: sync.after_commit([Captured("event", make_event().encode())]), hanging)
+    assert caller._threads.under_way == (1, 1)
+
+
+def _end_soon(request: Callable[[], None], hanging: str) -> None:
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(1)
+
+    main = threading.main_thread().ident or 0
+
+    def end_it() -> None:
+        eventually(lambda: module(hanging).calls, "the call to begin")
+        waits = threading.Condition.wait.__code__
+        eventually(lambda: sys._current_frames()[main].f_code is waits, "the request to wait")
+        signal.pthread_kill(main, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, end)
+    ender = threading.Thread(target=end_it)
+    try:
+        ender.start()
+        request()
+    finally:
+        ender.join()
+        signal.signal(signal.SIGUSR1, before)
+
+
 def _delivers(app: Any, caplog: pytest.LogCaptureFixture) -> bool:
     put(app, 200)
-    return bool(attempts(caplog)[-1].outcome == "delivered")
+    return all(line.outcome == "delivered" for line in attempts(caplog)[-2:])
 
 
 def test_a_hanging_hook_does_not_keep_the_process_from_ending(tmp_path: Path) -> None:

@@ -76,12 +76,47 @@ def test_where_the_system_has_no_thread_others_are_waited_for(
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", start)
         call = pool.enqueue(partial(ran.append, "in line"))
-        with pytest.raises(PoolExhausted):
+        with pytest.raises(PoolExhausted, match="the system has no thread"):
             ThreadPool("poorer", 3).enqueue(gate.wait)
     assert not call.done()
     gate.set()
     wait([call], 10)
     assert ran == ["in line"]
+
+
+def test_what_can_hope_for_no_thread_is_refused_at_once(gate: threading.Event) -> None:
+    """Where each is held by a call that was given up; it waits as long as one may come free."""
+    pool = ThreadPool("hopeless", 2)
+    first, second = (pool.enqueue(gate.wait) for _ in range(2))
+    eventually(lambda: pool.under_way == (2, 0), "both threads to be busy")
+    assert pool.give_up(first)
+    waiting = pool.enqueue(time.monotonic)
+    assert pool.give_up(second)
+    assert not pool.give_up(waiting)
+    with pytest.raises(PoolExhausted, match="all 2 threads"):
+        pool.enqueue(time.monotonic)
+    assert pool.under_way == (2, 2)
+    gate.set()
+    eventually(lambda: pool.busy == 0, "the threads to come free")
+    assert pool.enqueue(lambda: "again").result(10) == "again"
+    eventually(lambda: pool.under_way == (0, 0), "nothing to be held")
+
+
+def test_a_system_without_more_threads_is_hopeless_where_all_hang(
+    gate: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although the pool might have more of them."""
+    pool = ThreadPool("few", 3)
+    call = pool.enqueue(gate.wait)
+    eventually(call.running, "the call to begin")
+    pool.give_up(call)
+
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(PoolExhausted, match="all 1 threads"):
+        pool.enqueue(time.monotonic)
 
 
 def test_what_finds_no_thread_is_refused_at_once(gate: threading.Event) -> None:
@@ -190,3 +225,31 @@ def test_a_call_that_hangs_does_not_keep_the_process() -> None:
         "ThreadPool('hangs', 1).submit(threading.Event().wait)\n"
     )
     assert subprocess.run([sys.executable, "-c", script], timeout=30, check=False).returncode == 0
+
+
+FORKS = """
+import os, threading
+from kinto_dispatch.threads import ThreadPool
+pool, gate = ThreadPool("forks", 2), threading.Event()
+assert pool.submit(lambda: "before").result(10) == "before"
+calls = [pool.enqueue(gate.wait) for _ in range(3)]
+assert pool.give_up(calls[0])
+child = os.fork()
+if child == 0:
+    try:
+        told = [run(lambda: "there").result(10) for run in (pool.enqueue, pool.submit)]
+        os._exit(0 if told == ["there"] * 2 and pool.under_way[1] == 0 else 1)
+    finally:
+        os._exit(2)
+status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+gate.set()
+assert [call.result(10) for call in calls] == [True] * 3
+raise SystemExit(status)
+"""
+
+
+def test_a_fork_has_threads_of_its_own() -> None:
+    """Those of its parent are not in it, idle or hanging; the parent keeps its own."""
+    script = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKS]
+    done = subprocess.run(script, timeout=60, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
