@@ -51,6 +51,12 @@ _RANGES = (
 
 RANGES = tuple((ip_network(network), kind) for network, kind in _RANGES)
 
+ISATAP = 0x0000_5EFE
+"""Before the IPv4 address that is the rest, under any prefix (RFC 5214). The bit ``UNIQUE`` may be
+set, where that address is unique worldwide."""
+
+UNIQUE = 0x0200_0000
+
 GLOBAL_UNICAST = IPv6Network("2000::/3")
 """Outside of it nothing has been assigned to anybody; it may be private tomorrow."""
 
@@ -67,4 +73,6 @@ def special_use(address: str | IPv4Address | IPv6Address) -> str | None:
             return kind
     if ip.version == 6 and ip not in GLOBAL_UNICAST:
         return "not global unicast"
+    if ip.version == 6 and (int(ip) >> 32) & 0xFFFF_FFFF & ~UNIQUE == ISATAP:
+        return "ISATAP"
     return None

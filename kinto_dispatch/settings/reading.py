@@ -117,6 +117,13 @@ def _check_emailer_channel(
 ) -> None:
     """Hooks of kinto-emailer go to a channel that is open for them."""
     name = found.emailer_channel
+    mailing = [one.name for one in found.channels if one.subscribable and one.plugin == "email"]
+    if name is None and len(mailing) > 1:
+        intake.complain(
+            aliases[0].base + "emailer_channel",
+            f"not set, and {len(mailing)} channels that use email are open for hooks",
+            f"the one that hooks of kinto-emailer go to ({', '.join(mailing)})",
+        )
     opened = [channel.name for channel in found.channels if channel.subscribable]
     for alias in aliases:
         if name and name not in opened and intake.text.get(alias.base + "emailer_channel"):

@@ -12,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kinto_dispatch.budget import Budget
-from kinto_dispatch.errors import BadHook
+from kinto_dispatch.errors import BadHook, BadSettings
 from kinto_dispatch.event import Event, Subscription
 from kinto_dispatch.mailboxes import is_mailbox, mailbox
+from kinto_dispatch.plugins import configure
+from kinto_dispatch.settings import DispatchSettings
 from kinto_dispatch.subscriptions import (
     Openings,
     compile_hook,
@@ -337,3 +339,48 @@ def test_nobody_left_is_not_nobody_named() -> None:
     assert recipients(SLACK, NOTE) is None
     assert recipients(OURS, HOOK) is None
     assert recipients(OURS, {**HOOK, "recipients": ["a@b.org"]}) == ("a@b.org",)
+
+
+# --- where hooks of kinto-emailer go -------------------------------------------------------------
+
+
+def settings_with(*emailing: str, **more: str) -> DispatchSettings:
+    """Open channels that use e-mail, and ``closed``, which is not open."""
+    base = "kinto.event_listeners.dispatch."
+    mail = {"plugin": "email", "from": "k@x.org", "recipients": "a@x.org"}
+    channels = {name: {**mail, "subscribable": "true"} for name in emailing} | {"closed": mail}
+    given = {
+        "kinto.event_listeners": "dispatch",
+        f"{base}use": "kinto_dispatch",
+        f"{base}channels": " ".join(channels),
+        **{f"{base}{name}": value for name, value in more.items()},
+    }
+    for name, options in channels.items():
+        given |= {f"{base}channels.{name}.{key}": value for key, value in options.items()}
+    return configure(given, {}).settings
+
+
+def test_letters_go_to_the_channel_that_is_named() -> None:
+    """Or to the only one that is open; where none is, the formats of others are left alone."""
+    assert Openings.of(settings_with("a", "b", emailer_channel="b")).emailer == "b"
+    assert Openings.of(settings_with("a")).emailer == "a"
+    assert Openings.of(settings_with()).emailer is None
+    letter = {"kinto-emailer": {"hooks": [LETTER]}}
+    named = Openings.of(settings_with("a", "b", emailer_channel="b"))
+    assert [channel for _, channel, _ in hooks_of(letter, named)] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("emailing", "named", "said"),
+    [
+        (("a", "b"), {}, r"emailer_channel: .*2 channels that use email.*\(a, b\)"),
+        (("a",), {"emailer_channel": "closed"}, r"emailer_channel: .*subscribable = true \(a\)"),
+        (("a",), {"emailer_channel": "gone"}, r"emailer_channel: .*gone.*subscribable = true"),
+    ],
+)
+def test_where_letters_would_go_nowhere_the_start_says_so(
+    emailing: tuple[str, ...], named: dict[str, str], said: str
+) -> None:
+    """With a second open channel all hooks of kinto-emailer would fall silent."""
+    with pytest.raises(BadSettings, match=said):
+        settings_with(*emailing, **named)

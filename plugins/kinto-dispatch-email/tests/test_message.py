@@ -72,6 +72,8 @@ def test_mails_about_one_object_are_a_conversation() -> None:
     assert header(first, "In-Reply-To") == header(first, "References")
     assert header(first, "In-Reply-To") != header(other, "In-Reply-To")
     assert header(first, "In-Reply-To") != header(first, "Message-ID")
+    several = written(uris=("/x", "/x"))
+    assert header(several, "In-Reply-To") == header(written(uris=("/x",)), "In-Reply-To")
 
 
 def test_a_mail_about_several_objects_belongs_to_none_of_them() -> None:

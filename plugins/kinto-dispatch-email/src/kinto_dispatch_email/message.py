@@ -49,7 +49,8 @@ def mail(people: EmailSettings, message: Message, event: Event, channel: str, ke
         for texts in (people.recipients, people.cc, people.bcc, people.reply_to)
     )
     domain = sender.address.rpartition("@")[2]
-    thread = _identifier(event.changes[0].uri, domain) if len(event.changes) == 1 else ""
+    uris = {change.uri for change in event.changes}
+    thread = _identifier(uris.pop(), domain) if len(uris) == 1 else ""
     mime = _built(sender, to[0], message)
     headers: dict[str, str | Header] = {
         "Subject": _subject(message.subject),
