@@ -80,6 +80,7 @@ def test_each_channel_names_its_events(tmp_path: Path) -> None:
         channels__bound__plugin="email",
         channels__bound__subscribable="true",
         channels__bound__events=REVIEW,
+        emailer_channel="open",
     )
     assert problems == []
     assert found.events == (REVIEW, "other_plugin.events.Done")
