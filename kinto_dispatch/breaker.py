@@ -1,6 +1,6 @@
 """When a lane rests because its destination is down, and when that is looked into. Pure.
 
-The breaker of a lane is shared by all of its workers, and is one of three things:
+The breaker of a lane is shared by all of its workers, and is one of four things:
 
 * *closed*: the lane runs, and the different deliveries that failed in a row are counted, each of
   them once: one that fails whenever it is attempted, since its record is odd or a plugin has a
@@ -14,6 +14,9 @@ The breaker of a lane is shared by all of its workers, and is one of three thing
 * *open*: nothing is read from the lane, so no attempts are spent, for ``FIRST_REST_SECONDS`` and
   twice as long after each probe that fails, up to ``LONGEST_REST_SECONDS``: nobody should have to
   wait for more than a minute after a repair.
+* *throttled*: nothing is read either, for as long as the destination asked for, but at most for
+  ``LONGEST_THROTTLE_SECONDS``, since some ask for years by mistake. What was under way and is
+  answered meanwhile changes nothing.
 * *half-open*: one worker runs one delivery, the probe. An answer closes the breaker.
 
 Times are milliseconds of the server's clock. ``random`` returns numbers from 0 to 1.
@@ -28,12 +31,13 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 
-State = Literal["closed", "open", "half-open"]
+State = Literal["closed", "open", "throttled", "half-open"]
 
 FAILURES = 10
 SPAN_SECONDS = 3.0
 FIRST_REST_SECONDS = 5.0
 LONGEST_REST_SECONDS = 60.0
+LONGEST_THROTTLE_SECONDS = 3600.0
 
 JITTER = 0.2
 """Rests are shorter by up to this share, so that many lanes with one destination spread."""
@@ -48,8 +52,8 @@ class Breaker:
 
     ``failures``: how many deliveries failed in a row, the first noted at ``since_ms``; by
     ``marks`` the first ten are known again while it is closed. ``probes`` that failed since the
-    breaker opened. While it is open nobody probes before ``until_ms``, while it is half-open
-    nobody but ``prober``.
+    breaker opened. While it is open or throttled nobody probes before ``until_ms``, while it is
+    half-open nobody but ``prober``.
     """
 
     state: State = "closed"
@@ -64,6 +68,11 @@ class Breaker:
     def is_closed(self) -> bool:
         """Whether the lane may be read from."""
         return self.state == "closed"
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it is not closed because the destination failed, and was not only too busy."""
+        return not self.is_closed and self.failures >= FAILURES
 
     @property
     def is_in_doubt(self) -> bool:
@@ -95,7 +104,7 @@ class Breaker:
 
 
 CLOSED = Breaker()
-"""What any answer of the destination makes of a breaker."""
+"""What any answer of the destination makes of a breaker that is open or half-open."""
 
 
 # --- what happens to it ------------------------------------------------------------------
@@ -116,6 +125,20 @@ def failed(
         known = (*breaker.marks, *new)[:FAILURES]
         return Breaker("closed", count, since_ms, marks=known)
     return Breaker("open", count, since_ms, 0, now_ms + rest_ms(0, random))
+
+
+def answered(breaker: Breaker) -> Breaker:
+    """After attempts were answered."""
+    return breaker if breaker.is_closed or breaker.state == "throttled" else CLOSED
+
+
+def throttled(breaker: Breaker, seconds: float, now_ms: int) -> Breaker:
+    """After the destination asked for so many seconds without deliveries. The longest counts of
+    what it said to those that were under way."""
+    left = wait_seconds(breaker, now_ms) if breaker.state == "throttled" else 0.0
+    rest = max(left, min(LONGEST_THROTTLE_SECONDS, seconds))
+    until_ms = now_ms + math.ceil(rest * 1000)
+    return replace(breaker, state="throttled", until_ms=until_ms, prober="", marks=())
 
 
 def _mark(key: str) -> str:
@@ -154,6 +177,8 @@ def wait_seconds(breaker: Breaker, now_ms: int) -> float:
     """How long nobody, or nobody else, may probe. No longer than the longest rest, also where the
     server's clock was set back."""
     until_ms, longest = breaker.until_ms, LONGEST_REST_SECONDS
+    if breaker.state == "throttled":
+        longest = LONGEST_THROTTLE_SECONDS
     if breaker.is_in_doubt:
         until_ms, longest = round(breaker.since_ms + SPAN_SECONDS * 1000), SPAN_SECONDS
     left = (until_ms - now_ms) / 1000

@@ -14,10 +14,15 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Not now: try again, after ``after`` seconds if the destination said so, else by schedule."""
+    """Not now: try again, after ``after`` seconds if the destination said so, else by schedule.
+
+    With ``throttled`` it said so of all deliveries: the lane of the channel rests as long, but at
+    most for an hour, and then goes on with a single delivery. Without ``after`` it does not rest.
+    """
 
     reason: str
     after: float | None = None
+    throttled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

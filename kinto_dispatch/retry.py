@@ -63,7 +63,7 @@ def next_delay_seconds(
     second do not all come in it. ``random`` returns numbers from 0 to 1.
     """
     delay = _listed(attempt, delays, random()) if delays else _exponential(attempt, random())
-    asked = _positive(after)
+    asked = positive(after)
     if asked is None or asked <= delay:
         return delay
     return max(delay, min(LONGEST_AFTER_SECONDS, asked * (1 + JITTER * random())))
@@ -82,11 +82,11 @@ def _exponential(attempt: int, draw: float) -> float:
 
 def _listed(attempt: int, delays: Sequence[float], draw: float) -> float:
     listed = delays[min(max(attempt, 1), len(delays)) - 1]
-    delay = min(_positive(listed) or 0.0, LONGEST_DELAY_SECONDS)
+    delay = min(positive(listed) or 0.0, LONGEST_DELAY_SECONDS)
     return delay * (1 - JITTER + 2 * JITTER * draw)
 
 
-def _positive(seconds: object) -> float | None:
+def positive(seconds: object) -> float | None:
     """``seconds`` as a float above zero; ``None`` for anything that is not such a number.
 
     A plugin passes on what a server wrote, so this may be text, nan or minus one.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kinto_dispatch import retry
@@ -49,9 +49,11 @@ def judge(result: Any, claim: Claim, channel: Channel) -> tuple[Fate, str, str |
             return Done(), "delivered", None
         case Delivered(detail):
             return Done(), "delivered", None if detail is None else _told(detail, channel)
-        case Retry(reason, after):
+        case Retry(reason, after, throttled):
             told = _told(reason, channel)
-            return _again(claim, channel, "refused", told, after), "retry", told
+            fate = _again(claim, channel, "refused", told, after)
+            rest = retry.positive(after) if throttled else None
+            return replace(fate, rest_seconds=rest or 0.0), "retry", told
         case Rejected(reason, pause):
             told = _told(reason, channel)
             return Dead("refused", told, answered=True, pause=bool(pause)), "rejected", told
@@ -78,7 +80,7 @@ def _misunderstood(result: Any, channel: Channel) -> PluginError:
 
 def _again(
     claim: Claim, channel: Channel, kind: DeadKind, reason: str, after: float | None = None
-) -> Fate:
+) -> Later | Dead:
     config = channel.config
     if retry.exhausted(claim.attempt, config.max_attempts):
         told = f"{reason} (attempt {claim.attempt} of {config.max_attempts})"

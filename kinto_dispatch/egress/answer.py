@@ -18,6 +18,8 @@ LONGEST_WAIT_SECONDS = 86_400.0
 """How long a destination may put us off."""
 
 PASSING = frozenset({408, 425, 429})
+OF_ALL = frozenset({429, 503})
+"""What is said of the destination rather than of one request (RFC 6585, RFC 9110)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +45,14 @@ class HttpAnswer:
         return f"{self.status} {text[:LONGEST_TEXT]}".strip()
 
     def outcome(self, redact: Callable[[str], str]) -> Outcome:
-        """2xx is ``Delivered``; 408, 425, 429 and 5xx pass, after ``retry_after``; the rest is
-        ``Rejected``. Each says what was ``told``; ``channel.redact`` keeps secrets out of it."""
+        """2xx is ``Delivered``; 408, 425, 429 and 5xx pass, after ``retry_after``, which 429 and
+        503 ask of the whole channel; the rest is ``Rejected``. Each says what was ``told``;
+        ``channel.redact`` keeps secrets out of it."""
         told = self.told(redact)
         if 200 <= self.status < 300:
             return Delivered(told)
         if self.status in PASSING or self.status >= 500:
-            return Retry(told, self.retry_after)
+            return Retry(told, self.retry_after, throttled=self.status in OF_ALL)
         return Rejected(told)
 
 

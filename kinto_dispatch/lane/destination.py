@@ -14,10 +14,12 @@ from kinto_dispatch.breaker import (
     CLOSED,
     PROBING_SECONDS,
     Breaker,
+    answered,
     failed,
     probe_failed,
     probe_told_nothing,
     probed,
+    throttled,
     wait_seconds,
 )
 from kinto_dispatch.queue.protocol import Queue
@@ -58,6 +60,7 @@ class Destination:
         self._answered = False
         self._failed: set[str] = set()
         self._probe_failed = False
+        self._rest_seconds = 0.0
         self._last_failure: Settlement | None = None
         self._passed: set[str] = set()
         self._passes_until = 0.0
@@ -142,6 +145,9 @@ class Destination:
                 case Done() | Dead(answered=True):
                     self._answered = True
                     self._failed.clear()
+                case Later(rest_seconds=rest) | Dead(rest_seconds=rest) if rest > 0:
+                    self._rest_seconds = max(self._rest_seconds, rest)
+                    self._last_failure = settlement
                 case Later() | Dead(answered=False):
                     self._failed.add(settlement.claim.key)
                     self._probe_failed |= is_probe
@@ -151,7 +157,8 @@ class Destination:
     def has_news(self) -> bool:
         """Whether something was learned that other workers have to know."""
         # To a breaker that is closed, an answer was told in the call that settled it.
-        return bool(self._failed) or (self._answered and self._breaker != CLOSED)
+        is_answered = self._answered and self._breaker != CLOSED
+        return is_answered or bool(self._failed) or self._rest_seconds > 0
 
     async def share(self) -> None:
         """Let the breaker follow from what was learned, and say in the log if it moves."""
@@ -163,14 +170,16 @@ class Destination:
                 self._see(after)
                 self._say(before, after, wait_seconds(after, now_ms))
                 break
-        self._answered, self._probe_failed = False, False
+        self._answered, self._probe_failed, self._rest_seconds = False, False, 0.0
         self._failed.clear()
 
     def _follow(self, breaker: Breaker, now_ms: int) -> Breaker:
-        if self._answered and not breaker.is_closed:
-            breaker = CLOSED
+        if self._answered:
+            breaker = answered(breaker)
         if self._probe_failed:
             breaker = probe_failed(breaker, self._worker, now_ms, self._random)
+        if self._rest_seconds > 0:
+            return throttled(breaker, self._rest_seconds, now_ms)
         return failed(breaker, self._failed, now_ms, self._random)
 
     async def _move(self, before: str, after: Breaker) -> bool:
@@ -191,11 +200,14 @@ class Destination:
     def _say(self, before: Breaker, after: Breaker, rests_seconds: float) -> None:
         if after.is_closed:
             if not before.is_closed:
-                logger.warning("breaker.closed channel=%s: it answers again", self._lane)
+                level = logging.WARNING if before.has_failed else logging.INFO
+                logger.log(level, "breaker.closed channel=%s: it answers again", self._lane)
         elif before.state != after.state:
-            text = "breaker.opened channel=%s rests_seconds=%.1f probes=%d reason=%r"
-            level = logging.WARNING if before.is_closed else logging.INFO
-            logger.log(level, text, self._lane, rests_seconds, after.probes, self._reason())
+            verb = "throttled" if after.state == "throttled" else "opened"
+            text = "breaker.%s channel=%s rests_seconds=%.1f probes=%d reason=%r"
+            is_new = before.is_closed and after.has_failed
+            level = logging.WARNING if is_new else logging.INFO
+            logger.log(level, text, verb, self._lane, rests_seconds, after.probes, self._reason())
 
     def _reason(self) -> str | None:
         failure = self._last_failure

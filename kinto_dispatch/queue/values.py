@@ -88,12 +88,14 @@ class Done:
 class Later:
     """Back to the lane as attempt ``attempt`` after ``delay_seconds`` of the server's clock.
 
-    It comes back as ``suspect`` where its process had to be killed to end it.
+    It comes back as ``suspect`` where its process had to be killed to end it. For
+    ``rest_seconds`` its destination wants no other delivery either.
     """
 
     delay_seconds: float
     attempt: int
     suspect: bool = False
+    rest_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +104,14 @@ class Dead:
 
     ``answered`` tells whether the destination had a part in it, as ``Done`` and ``Later`` do by
     what they are; ``None`` where it was not asked. With ``pause`` it wants nothing else either:
-    who settles this pauses the lane first.
+    who settles this pauses the lane first. ``rest_seconds`` as in ``Later``.
     """
 
     kind: DeadKind
     reason: str
     answered: bool | None = None
     pause: bool = False
+    rest_seconds: float = 0.0
 
 
 Fate = Done | Later | Dead

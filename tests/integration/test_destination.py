@@ -238,6 +238,34 @@ async def test_failures_of_others_end_no_probe(queue: StreamsQueue, here: Destin
     assert (await breaker(queue)).state == "half-open"
 
 
+async def test_what_one_worker_is_told_all_wait_for(
+    queue: StreamsQueue, here: Destination, there: Destination, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The longest of what was said; what is answered meanwhile changes nothing. Nobody needs to
+    read of it, as nothing is broken."""
+    caplog.set_level("INFO")
+    told = [Later(1.0, 2, rest_seconds=2.0), Dead("refused", "", False, rest_seconds=60.0)]
+    here.learn([*ended(ANSWER), *ended(told[1]), *ended(told[0]), *ended(ANSWER)])
+    await here.share()
+    assert not here.is_trusted
+    there.learn(ended(ANSWER, 2))
+    await there.look()
+    await there.share()
+    assert 59 < await there.ask_to_probe() <= 60
+    assert (await breaker(queue)).state == "throttled"
+    (line,) = caplog.records
+    assert line.getMessage().startswith("breaker.throttled channel=ops rests_seconds=60.0 ")
+    assert line.levelname == "INFO"
+    _, now_ms = await queue.breaker("ops")
+    await put(queue, replace(await breaker(queue), until_ms=now_ms))
+    assert await here.ask_to_probe() == 0
+    here.takes([claim("8-0")])
+    here.learn(ended(ANSWER, entry_id="8-0"))
+    await here.share()
+    assert await breaker(queue) == CLOSED
+    assert {one.levelname for one in caplog.records} == {"INFO"}
+
+
 async def test_who_leaves_lets_others_probe(
     queue: StreamsQueue, here: Destination, there: Destination
 ) -> None:

@@ -150,6 +150,8 @@ def test_a_clock_that_was_set_back_holds_no_lane() -> None:
     """As after a failover to a server whose clock is an hour behind."""
     rests = opened()
     assert judge.probed(rests, "a", NOW - 3_600_000).state == "half-open"
+    throttled = judge.throttled(CLOSED, 60, NOW)
+    assert judge.probed(throttled, "a", NOW - 3_600_000).state == "half-open"
     begun = judge.failed(CLOSED, keys(9), NOW, never)
     begun = judge.failed(begun, keys(1, 9), NOW - 3_600_000, never)
     assert judge.failed(begun, keys(1), NOW - 3_600_000 + SPAN, never).state == "open"
@@ -159,6 +161,44 @@ def test_a_clock_that_was_set_back_holds_no_lane() -> None:
 def test_a_rest_is_never_long_and_never_nothing(probes: int, draw: float) -> None:
     """However many probes failed."""
     assert 4_000 <= judge.rest_ms(probes, lambda: draw) <= 60_000
+
+
+# --- throttled ---------------------------------------------------------------------------
+
+
+def test_what_the_destination_asked_for_is_waited_for() -> None:
+    """Also for longer than any rest of ours, but not for more than an hour."""
+    for asked, waits in ((0.5, 0.5), (600, 600), (86_400, 3600), (float("inf"), 3600)):
+        state = judge.throttled(CLOSED, asked, NOW)
+        assert (state.state, judge.wait_seconds(state, NOW)) == ("throttled", waits)
+        assert judge.probed(state, "a", state.until_ms - 1) == state
+        assert judge.probed(state, "a", state.until_ms).prober == "a"
+
+
+def test_the_longest_of_what_it_asked_for_counts() -> None:
+    """Those that were under way together may come back in any order."""
+    state = judge.throttled(judge.throttled(CLOSED, 60, NOW), 5, NOW + 1000)
+    assert judge.wait_seconds(state, NOW + 1000) == 59
+    assert judge.wait_seconds(judge.throttled(state, 90, NOW + 1000), NOW + 1000) == 90
+    set_back = judge.throttled(state, 5, NOW - 4 * 3_600_000)
+    assert judge.wait_seconds(set_back, NOW - 4 * 3_600_000) == 5
+
+
+def test_only_the_answer_to_a_probe_ends_it() -> None:
+    """What was under way when the destination asked for a rest may be answered, or fail."""
+    state = judge.throttled(CLOSED, 60, NOW)
+    assert judge.answered(state) == state
+    assert judge.failed(state, keys(FAILURES), NOW + SPAN, never) == state
+    assert judge.answered(judge.probed(state, "a", state.until_ms)) == CLOSED
+    assert judge.answered(opened()) == CLOSED
+
+
+def test_a_probe_may_be_throttled() -> None:
+    """Then it waits again; whether it was open because of failures is known still."""
+    probing = judge.probed(opened(), "a", NOW + 5000)
+    state = judge.throttled(probing, 7, NOW + 5000)
+    assert (state.state, state.prober, state.has_failed) == ("throttled", "", True)
+    assert not judge.throttled(CLOSED, 7, NOW).has_failed
 
 
 # --- on the server -----------------------------------------------------------------------
@@ -175,7 +215,12 @@ MARKS = st.lists(st.from_regex("[0-9a-f]{1,8}", fullmatch=True), max_size=FAILUR
 
 @given(
     st.builds(Breaker, state=st.just("closed"), marks=MARKS, **NUMBERS)
-    | st.builds(Breaker, state=st.sampled_from(["open", "half-open"]), prober=st.text(), **NUMBERS)
+    | st.builds(
+        Breaker,
+        state=st.sampled_from(["open", "throttled", "half-open"]),
+        prober=st.text(),
+        **NUMBERS,
+    )
 )
 def test_what_is_written_is_read(state: Breaker) -> None:
     """The text begins with the state; nothing at all is a closed breaker."""

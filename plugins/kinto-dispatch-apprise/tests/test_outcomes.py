@@ -64,10 +64,10 @@ def test_title_and_text_are_the_channels(http_sink: LocalHttp) -> None:
         (404, {}, Rejected("JSON: 404 because")),
         (410, {}, Rejected("JSON: 410 because")),
         (408, {}, Retry("JSON: 408 because")),
-        (429, {"Retry-After": "7"}, Retry("JSON: 429 because", 7.0)),
-        (429, {"Retry-After": "soon"}, Retry("JSON: 429 because")),
+        (429, {"Retry-After": "7"}, Retry("JSON: 429 because", 7.0, throttled=True)),
+        (429, {"Retry-After": "soon"}, Retry("JSON: 429 because", throttled=True)),
         (500, {}, Retry("JSON: 500 because")),
-        (503, {"Retry-After": "120"}, Retry("JSON: 503 because", 120.0)),
+        (503, {"Retry-After": "120"}, Retry("JSON: 503 because", 120.0, throttled=True)),
     ],
 )
 def test_a_refusal_is_told_in_the_services_words(
@@ -160,7 +160,7 @@ def test_a_service_that_wants_to_wait_waits_in_its_lane(
     headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": later, "Retry-After": "20"}
     http_sink.answer(429, b"slow down", headers)
     started = time.monotonic()
-    assert send(f"discord://4174216298/{SECRET}") == Retry("Discord: 429 slow down", 20.0)
+    assert send(f"discord://4174216298/{SECRET}") == Retry("Discord: 429 slow down", 20.0, throttled=True)
     assert time.monotonic() - started < 10
     assert len(http_sink.requests) == 1
 

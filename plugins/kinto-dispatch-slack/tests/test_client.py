@@ -86,7 +86,7 @@ async def test_a_template_replaces_the_blocks(http_sink: LocalHttp) -> None:
         ),
         (408, b"", Retry("408")),
         (500, b"rollup_error", Retry("500 rollup_error")),
-        (503, b"<h1>\r\n  sorry\n</h1>", Retry("503 <h1> sorry </h1>")),
+        (503, b"<h1>\r\n  sorry\n</h1>", Retry("503 <h1> sorry </h1>", throttled=True)),
     ],
 )
 async def test_a_refusal_is_told_in_slacks_words(
@@ -107,7 +107,7 @@ async def test_slack_says_when_to_come_back(
 ) -> None:
     """In seconds; what is no number is left to the schedule. The client itself never repeats."""
     http_sink.answer(status, b"ratelimited", {"Retry-After": header} if header else {})
-    assert await send(http_sink.url) == Retry(f"{status} ratelimited", after)
+    assert await send(http_sink.url) == Retry(f"{status} ratelimited", after, throttled=True)
     assert len(http_sink.requests) == 1
 
 
@@ -128,7 +128,7 @@ async def test_a_bot_shows_its_token_and_says_where(http_sink: LocalHttp) -> Non
         (200, b'{"ok": false, "error": "", "ts": "1.1"}', Rejected("")),
         (200, b'{"ok": false, "error": null}', Rejected("None")),
         (200, b'{"ok": false, "error": "ratelimited_not"}', Rejected("ratelimited_not")),
-        (429, b'{"ok": false}', Retry('429 {"ok": false}', 7.0)),
+        (429, b'{"ok": false}', Retry('429 {"ok": false}', 7.0, throttled=True)),
         (500, b"oops", Retry("500 oops", 7.0)),
         (404, b"no such page", Rejected("404 no such page")),
     ],
@@ -165,7 +165,7 @@ async def test_a_bot_is_told_what_to_do(http_sink: LocalHttp, error: str) -> Non
 async def test_what_passes_by_itself_is_tried_again(http_sink: LocalHttp, error: str) -> None:
     """Also where Slack says 200 to it, and after the time that it asks for."""
     http_sink.answer(200, json.dumps({"ok": False, "error": error}).encode(), {"Retry-After": "7"})
-    assert await send(http_sink.url, token="xoxb-1") == Retry(error, 7.0)
+    assert await send(http_sink.url, token="xoxb-1") == Retry(error, 7.0, throttled=True)
 
 
 @pytest.mark.parametrize(

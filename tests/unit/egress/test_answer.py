@@ -32,7 +32,7 @@ def test_the_usual_outcome(status: int, kind: type) -> None:
 def test_what_passes_is_tried_again_when_the_destination_says() -> None:
     """Retry-After is part of the outcome."""
     answer = HttpAnswer(429, {"Retry-After": "7"}, "slow\r\n\x1b[31m down")
-    assert answer.outcome(str) == Retry("429 slow [31m down", 7.0)
+    assert answer.outcome(str) == Retry("429 slow [31m down", 7.0, throttled=True)
 
 
 def test_a_text_that_did_not_come_is_no_text() -> None:

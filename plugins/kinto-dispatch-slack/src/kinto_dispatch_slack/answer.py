@@ -75,7 +75,7 @@ def judge_bot(answer: HttpAnswer, redact: Callable[[str], str], thread: str | No
     if error is None:
         return _posted(said, thread)
     if PASSING.fullmatch(error):
-        return Posted(Retry(error, answer.retry_after))
+        return Posted(Retry(error, answer.retry_after, throttled=True))
     if thread and THREADLESS.fullmatch(error):
         return Posted(Retry(error), is_threadless=True)
     return Posted(Rejected(_advise(error)))
