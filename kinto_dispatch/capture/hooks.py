@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,11 +12,15 @@ from kinto.core.storage.exceptions import ObjectNotFoundError
 from kinto_dispatch.capture.request import root_request
 from kinto_dispatch.errors import BadHook
 from kinto_dispatch.event import Change, Subscription
-from kinto_dispatch.subscriptions import OURS, Openings, compile_hook, hooks_of
+from kinto_dispatch.subscriptions import MOST_HOOKS, OURS, Openings, compile_hook, hooks_of
 from kinto_dispatch.subscriptions.legacy import OF_REQUEST, SETTINGS
 
 
+logger = logging.getLogger(__name__)
+
 METADATA = "kinto_dispatch.metadata"
+
+MOST_WARNINGS = 1_000
 
 Found = tuple[str, str, str, dict[str, Any]]
 """Format, owner, channel and text of a hook."""
@@ -29,6 +34,7 @@ class Hooks:
 
     def __init__(self, openings: Openings) -> None:
         self._openings = openings
+        self._warned: set[tuple[str, str]] = set()
 
     def about(self, request: Any, changes: Sequence[Change]) -> tuple[Subscription, ...]:
         """The hooks that may want some of these changes. Reads a bucket or collection once for a
@@ -83,8 +89,21 @@ class Hooks:
             metadata = _told(change, owner) or _stored(request, owner)
             rest = {name: value for name, value in metadata.items() if name not in seen}
             for format, channel, hook in hooks_of(rest, self._openings):
-                yield format, owner, channel, hook
+                if channel is None:
+                    self._warn(format, owner)
+                else:
+                    yield format, owner, channel, hook
             seen |= metadata.keys()
+
+    def _warn(self, format: str, owner: str) -> None:
+        """Once in each process. What is written is refused, so these stood there before."""
+        if (format, owner) not in self._warned and len(self._warned) < MOST_WARNINGS:
+            self._warned.add((format, owner))
+            logger.warning(
+                "hooks.untold owner=%s format=%s: some hooks are told to nobody, since they name "
+                "no channel that is open, or stand behind %d others; write them anew",
+                *(owner, format, MOST_HOOKS),
+            )
 
 
 def _told(change: Change | None, owner: str) -> Mapping[str, Any] | None:

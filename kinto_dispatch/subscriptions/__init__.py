@@ -6,11 +6,18 @@ and what judging and rendering them costs is bounded.
 """
 
 from kinto_dispatch.subscriptions.formats import FORMATS, OURS, Compiled, compile_hook
-from kinto_dispatch.subscriptions.metadata import Openings, hooks_of, problems_of, unheard
+from kinto_dispatch.subscriptions.metadata import (
+    MOST_HOOKS,
+    Openings,
+    hooks_of,
+    problems_of,
+    unheard,
+)
 
 
 __all__ = [
     "FORMATS",
+    "MOST_HOOKS",
     "OURS",
     "Compiled",
     "Openings",

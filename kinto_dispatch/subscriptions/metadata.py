@@ -67,18 +67,22 @@ class Openings:
 
 def hooks_of(
     metadata: Mapping[str, Any], openings: Openings
-) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Format, channel and text of each hook that can go somewhere. Never raises: what nobody
-    checked when it was written is judged where it does harm to itself alone."""
+) -> Iterator[tuple[str, str | None, dict[str, Any]]]:
+    """Format, channel and text of each hook. Its channel is ``None`` where it is told to nobody:
+    it names none that is open, or stands behind ``MOST_HOOKS`` others.
+
+    Never raises: what nobody checked when it was written is judged where it does harm to itself
+    alone.
+    """
     for format in FORMATS:
         if format not in metadata or not openings.serves(format):
             continue
         config = metadata[format]
         hooks = config.get("hooks") if isinstance(config, Mapping) else None
-        for hook in hooks[:MOST_HOOKS] if isinstance(hooks, list) else ():
-            channel = openings.channel_of(format, hook) if isinstance(hook, dict) else None
-            if channel is not None:
-                yield format, channel, hook
+        for number, hook in enumerate(hooks if isinstance(hooks, list) else ()):
+            if isinstance(hook, dict):
+                is_one_of_them = number < MOST_HOOKS
+                yield format, openings.channel_of(format, hook) if is_one_of_them else None, hook
 
 
 def problems_of(

@@ -11,11 +11,20 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kinto_dispatch.budget import Budget
+from kinto_dispatch.errors import OutOfBudget
+
 
 LONGEST_TEMPLATE = 10_000
 LONGEST_VALUE = 10_000
 LONGEST_TEXT = 100_000
 """Characters, each."""
+
+STEPS = 100_000
+"""What printing the lists and objects of one text may cost: some 30 ms."""
+
+TOO_LARGE = "…"
+"""Stands for a list or an object that would cost more."""
 
 
 class BadTemplate(ValueError):
@@ -35,9 +44,9 @@ class Placeholders:
 
     def fill(self, context: Mapping[str, Any]) -> str:
         """The text; empty where the context has nothing, and cut to 100,000 characters."""
-        filled, room = [], LONGEST_TEXT
+        filled, room, budget = [], LONGEST_TEXT, Budget(STEPS)
         for part in self.parts:
-            text = part if isinstance(part, str) else _find(context, part)
+            text = part if isinstance(part, str) else _text(_find(context, part), budget)
             filled.append(text[:room])
             room -= len(filled[-1])
         return "".join(filled)
@@ -77,7 +86,7 @@ def _path(field: str, known: Collection[str] | None) -> tuple[str, ...]:
     return (name, *(key[:-1] for key in keys))
 
 
-def _find(context: Mapping[str, Any], path: Sequence[str]) -> str:
+def _find(context: Mapping[str, Any], path: Sequence[str]) -> Any:
     value: Any = context
     for key in path:
         if isinstance(value, Mapping):
@@ -85,16 +94,19 @@ def _find(context: Mapping[str, Any], path: Sequence[str]) -> str:
         elif isinstance(value, list) and key.isdecimal() and int(key[:9]) < len(value):
             value = value[int(key[:9])]
         else:
-            return ""
-    return _text(value)
+            return None
+    return value
 
 
-def _text(value: Any) -> str:
-    """As people read it. Not of whole objects: a value that holds itself many times over is small
-    in memory and endless to write."""
-    if value is None or isinstance(value, Mapping | list):
+def _text(value: Any, budget: Budget) -> str:
+    """As Python writes it, which is what templates of the two plugins were written for."""
+    if value is None:
         return ""
     try:
+        if isinstance(value, Mapping | list):
+            budget.weigh(value)
         return str(value)[:LONGEST_VALUE]
+    except (OutOfBudget, RecursionError):
+        return TOO_LARGE
     except ValueError:  # an integer of thousands of digits
         return ""

@@ -56,9 +56,9 @@ def judge(metadata: dict[str, Any]) -> str:
     return "".join(obey(format, channel, hook) for format, channel, hook in hooks) or "none"
 
 
-def obey(format: str, channel: str, hook: dict[str, Any]) -> str:
+def obey(format: str, channel: str | None, hook: dict[str, Any]) -> str:
     """What comes of a hook that may stand there."""
-    if channel not in OPENINGS.plugins:
+    if channel is None or channel not in OPENINGS.plugins:
         raise Defect(f"{channel} is not open")
     compiled = compile_hook(format, hook)
     subscription = Subscription(format=format, owner="/buckets/blog", channel=channel, hook=hook)

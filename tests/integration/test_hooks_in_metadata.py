@@ -421,9 +421,11 @@ def test_bad_braces_are_refused_when_written(memory_world: World) -> None:
         assert f"a hook of {COLLECTION}: template: " in letter.reason
 
 
-def test_a_note_for_nobody_goes_to_nobody_else(memory_world: World) -> None:
+def test_a_note_for_nobody_goes_to_nobody_else(
+    memory_world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     """kinto-slack falls back to its default webhook, with a warning in a log: one team reads what
-    was meant for another."""
+    was meant for another. Here the log says once that it goes to nobody."""
     lost = [{**NOTE, "channel": "teem"}, {**NOTE, "channel": ""}, {"template": "x"}]
     for hook in lost:
         answer = memory_world.put(COLLECTION, 400, **{"kinto-slack": hooks(hook)})
@@ -434,6 +436,24 @@ def test_a_note_for_nobody_goes_to_nobody_else(memory_world: World) -> None:
     memory_world.put(RECORD)
     told = [(one.channel, one.message.text) for one in memory_world.told()]
     assert told == [("plain", "plain"), ("team", "record r create")]
+    memory_world.put(f"{COLLECTION}/records/s")
+    (line,) = [line for line in caplog.text.splitlines() if "hooks.untold" in line]
+    assert f"owner={COLLECTION} format=kinto-slack: some hooks are told to nobody" in line
+
+
+def test_of_very_many_hooks_twenty_are_told(
+    memory_world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Those behind them stood there before anybody counted, and the log says that they wait in
+    vain."""
+    stored(memory_world, *[NOTE] * 20)
+    memory_world.put(RECORD)
+    assert texts(memory_world.told_to("team")) == ["record r create"] * 20
+    assert "hooks.untold" not in caplog.text
+    stored(memory_world, *[NOTE] * 21)
+    memory_world.put(f"{COLLECTION}/records/s")
+    assert texts(memory_world.told_to("team")) == ["record s create"] * 20
+    assert "or stand behind 20 others" in caplog.text
 
 
 # --- what is refused -----------------------------------------------------------------------------

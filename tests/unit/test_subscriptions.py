@@ -166,7 +166,7 @@ def test_whatever_stands_in_metadata_is_judged(format: str, written: Any) -> Non
         wrong = problems(format, value)
         found = list(hooks_of({format: value}, OPEN))
         if not wrong:
-            assert len(found) == len(value["hooks"])
+            assert len([one for one in found if one[1] is not None]) == len(value["hooks"])
         for name, _, hook in found:
             try:
                 compiled = compile_hook(name, hook)
@@ -207,6 +207,23 @@ def test_what_is_filled_in_is_bounded() -> None:
     assert time.process_time() - started < 1
 
 
+def test_lists_and_objects_are_filled_in_as_python_writes_them() -> None:
+    """As ``str.format`` did it for the two plugins. Not at any price (B18): what they would take
+    seconds and gigabytes for stands there as three dots, also when asked for many times."""
+    fill = placeholders.read("{a} {b}", None).fill
+    assert fill({"a": ["x", {"y": None}], "b": []}) == "['x', {'y': None}] []"
+    deep: Any = []
+    for _ in range(100_000):
+        deep = [deep]
+    wide = ["x" * 100] * 1_000_000
+    started = time.process_time()
+    assert fill({"a": wide, "b": ["x"]}) == "… …"
+    assert fill({"a": deep, "b": 1}) == "… 1"
+    many = placeholders.read("{a}" * 3_000, None).fill({"a": ["x" * 10_000] * 100})
+    assert many.endswith("…" * 100)
+    assert time.process_time() - started < 2
+
+
 def test_paths_lead_through_keys_and_positions_only() -> None:
     """Never to attributes, and nowhere if there is nothing (B17)."""
     context = {"one": {"two": [{"three": 3}]}}
@@ -215,7 +232,6 @@ def test_paths_lead_through_keys_and_positions_only() -> None:
         "{one[two][1][three]}": "",
         "{one[two][-1][three]}": "",
         "{one[__class__]}": "",
-        "{one}": "",
         "{other}": "",
         "{{one}}": "{one}",
     }.items():

@@ -160,7 +160,9 @@ def test_a_service_that_wants_to_wait_waits_in_its_lane(
     headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": later, "Retry-After": "20"}
     http_sink.answer(429, b"slow down", headers)
     started = time.monotonic()
-    assert send(f"discord://4174216298/{SECRET}") == Retry("Discord: 429 slow down", 20.0, throttled=True)
+    assert send(f"discord://4174216298/{SECRET}") == Retry(
+        "Discord: 429 slow down", 20.0, throttled=True
+    )
     assert time.monotonic() - started < 10
     assert len(http_sink.requests) == 1
 
