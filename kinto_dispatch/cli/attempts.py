@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from kinto_dispatch.cli.common import load_configuration, pick_lanes, with_queue
+from kinto_dispatch.cli.common import known_lanes, load_configuration, with_queue
 from kinto_dispatch.cli.options import (
     channels_option,
     event_option,
@@ -57,7 +57,6 @@ def command(
     Exits 3 if there are none.
     """
     configuration = load_configuration()
-    lanes = [channel.name for channel in pick_lanes(configuration, channels)]
 
     def wanted(record: AttemptRecord) -> bool:
         return (
@@ -69,7 +68,7 @@ def command(
 
     async def work(queue: Queue) -> Sequence[AttemptRecord]:
         found: list[AttemptRecord] = []
-        for lane in lanes:
+        for lane in await known_lanes(queue, configuration, channels):
             newest: deque[AttemptRecord] = deque(maxlen=limit)
             async for record in attempt_records(queue, lane, since):
                 if wanted(record):

@@ -143,6 +143,18 @@ def pick_lanes(configuration: Configuration, names: Iterable[str] = ()) -> Seque
     return [lanes[name] for name in dict.fromkeys(names)] or list(lanes.values())
 
 
+async def known_lanes(
+    queue: Queue, configuration: Configuration, names: Sequence[str] = ()
+) -> Sequence[str]:
+    """As ``pick_lanes``, by their names, and with those that channels left behind in the queue
+    which are not configured any more."""
+    configured = {channel.name for channel in configuration.channels}
+    former = sorted((await queue.registered()).keys() - configured)
+    pick_lanes(configuration, set(names).difference(former))
+    known = [*(channel.name for channel in configuration.async_channels), *former]
+    return [name for name in known if name in names] or known
+
+
 def _no_such(name: str, known: Sequence[str], noun: str) -> click.UsageError:
     listed = ", ".join(known) or "none"
     advice = did_you_mean(name, known)

@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from kinto_dispatch.cli.common import confirm, load_configuration, pick_lanes, with_queue
-from kinto_dispatch.cli.dead_letters import ACTIONS, Action, Filter, carry_out, count
+from kinto_dispatch.cli.common import (
+    confirm,
+    known_lanes,
+    load_configuration,
+    pick_lanes,
+    with_queue,
+)
+from kinto_dispatch.cli.dead_letters import ACTIONS, Action, Filter, Plan, carry_out, count
 from kinto_dispatch.cli.options import (
     all_option,
     channels_option,
@@ -34,7 +40,6 @@ from kinto_dispatch.cli.times import TIME, iso
 
 
 if TYPE_CHECKING:
-    from kinto_dispatch.plugins import Configuration
     from kinto_dispatch.queue.protocol import Queue
     from kinto_dispatch.queue.values import DeadLetter
 
@@ -54,14 +59,6 @@ def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def make_filter(
-    configuration: Configuration, channels: Sequence[str] = (), **criteria: Any
-) -> Filter:
-    """The filter that the options describe; a usage error for a channel that does not exist."""
-    lanes = [channel.name for channel in pick_lanes(configuration, channels)]
-    return Filter(lanes=lanes, **criteria)
-
-
 @click.group()
 @ini_option
 def command() -> None:
@@ -76,12 +73,15 @@ def command() -> None:
 @ini_option
 @filter_options
 @json_option
-def list_letters(as_json: bool, **criteria: Any) -> None:
-    """List dead letters, those of each channel oldest first. Exits 3 if there are none."""
+def list_letters(channels: tuple[str, ...], as_json: bool, **criteria: Any) -> None:
+    """List dead letters, those of each channel oldest first. Exits 3 if there are none.
+
+    Also those of channels that were renamed or removed.
+    """
     configuration = load_configuration()
-    chosen = make_filter(configuration, **criteria)
 
     async def work(queue: Queue) -> list[dict[str, Any]]:
+        chosen = Filter(lanes=await known_lanes(queue, configuration, channels), **criteria)
         return [as_row(letter) async for page in chosen.pages(queue) for letter in page]
 
     rows = with_queue(configuration, work)
@@ -98,9 +98,10 @@ def list_letters(as_json: bool, **criteria: Any) -> None:
 def show_letters(event_id: str, channels: tuple[str, ...], as_json: bool) -> None:
     """Show the dead letters of an event, given its id, with the event as it was captured."""
     configuration = load_configuration()
-    chosen = make_filter(configuration, channels, event_id=event_id)
 
     async def work(queue: Queue) -> list[dict[str, Any]]:
+        lanes = await known_lanes(queue, configuration, channels)
+        chosen = Filter(lanes=lanes, event_id=event_id)
         return [in_full(letter) async for page in chosen.pages(queue) for letter in page]
 
     rows = with_queue(configuration, work)
@@ -132,18 +133,36 @@ def replay_letters(**options: Any) -> None:
 @yes_option
 @json_option
 def purge_letters(**options: Any) -> None:
-    """Destroy dead letters for good. Asks before."""
+    """Destroy dead letters for good. Asks before.
+
+    Those of a channel that was renamed or removed only where --channel names it.
+    """
     act(ACTIONS["purge"], **options)
 
 
 def act(
-    action: Action, *, everything: bool, dry_run: bool, yes: bool, as_json: bool, **criteria: Any
+    action: Action,
+    *,
+    channels: tuple[str, ...],
+    everything: bool,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    **criteria: Any,
 ) -> None:
     """Count what is meant, ask, do it, and say what was done."""
-    require_choice(criteria["channels"], criteria["event_id"], everything)
+    require_choice(channels, criteria["event_id"], everything)
     configuration = load_configuration()
-    chosen = make_filter(configuration, **criteria)
-    plan = with_queue(configuration, lambda queue: count(queue, chosen))
+
+    async def look(queue: Queue) -> tuple[Filter, Plan]:
+        if channels and not action.needs_channel:
+            lanes = await known_lanes(queue, configuration, channels)
+        else:
+            lanes = [channel.name for channel in pick_lanes(configuration, channels)]
+        chosen = Filter(lanes=lanes, **criteria)
+        return chosen, await count(queue, chosen)
+
+    chosen, plan = with_queue(configuration, look)
     matched = sum(found for found, _ in plan.values())
     if matched and not dry_run:
         lanes = ", ".join(lane for lane, (found, _) in plan.items() if found)

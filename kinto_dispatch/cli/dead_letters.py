@@ -45,16 +45,21 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What is done to dead letters: ``verb`` in questions, ``done`` in results."""
+    """What is done to dead letters: ``verb`` in questions, ``done`` in results. ``needs_channel``
+    tells whether that is of use only where their channel is configured."""
 
     verb: str
     done: str
     method: Callable[[Queue, str, Sequence[DeadLetter]], Any]
+    needs_channel: bool = False
 
 
 ACTIONS = {
     "replay": Action(
-        "Replay", "replayed", lambda queue, lane, letters: queue.replay_dead(lane, letters)
+        "Replay",
+        "replayed",
+        lambda queue, lane, letters: queue.replay_dead(lane, letters),
+        needs_channel=True,
     ),
     "purge": Action(
         "Destroy", "purged", lambda queue, lane, letters: queue.purge_dead(lane, letters)

@@ -120,6 +120,27 @@ def test_what_dies_again_can_be_replayed_again(graveyard: Site) -> None:
     assert "one:ops" in keys(graveyard)
 
 
+def test_letters_of_a_channel_that_is_gone_are_shown_and_purged_by_name(graveyard: Site) -> None:
+    """They are not out of sight; what destroys all of them means those of the channels there are,
+    and nothing is put where nobody delivers it."""
+
+    async def plant(queue):
+        await queue.register(["former"])
+
+    graveyard.with_queue(plant)
+    graveyard.bury("former", make_event(id="old"), "refused", "nobody there")
+    assert keys(graveyard) == {"one:ops", "two:ops", "two:news", "old:former"}
+    assert [row["key"] for row in graveyard.json("dead", "show", "old")] == ["old:former"]
+    refused = graveyard.run("dead", "replay", "--channel", "former", "--yes")
+    assert refused.exit_code == 2
+    assert "There is no channel 'former'" in refused.stderr
+    assert graveyard.json("dead", "purge", "--all", "--yes")["purged"] == 3
+    assert graveyard.json("dead", "purge", "--channel", "former", "--yes")["purged"] == 1
+    assert keys(graveyard) == set()
+    unknown = graveyard.run("dead", "list", "--channel", "formr")
+    assert (unknown.exit_code, "There is no channel 'formr'" in unknown.stderr) == (2, True)
+
+
 @pytest.mark.parametrize("name", ["replay", "purge"])
 def test_only_what_was_counted_is_touched(graveyard: Site, name: str) -> None:
     """What dies after the question is left alone, or a replay that fails at once never ends."""
