@@ -1,5 +1,5 @@
--- Give claims back unattempted: to the end of the lane, with the same attempt number. What was
--- suspect stays suspect, with its strikes.
+-- Give claims back unattempted: to the end of the lane, with the same attempt number and age. What
+-- was suspect stays suspect, with its strikes.
 -- KEYS stream strikes attempts waiting opened members
 -- ARGV group, MessagePack list of {id consumer token suspect}
 -- Returns how many were still held.
@@ -13,6 +13,7 @@ for _, claim in ipairs(cmsgpack.unpack(ARGV[2])) do
     if fields then
       local flags = flags_of(fields, suspect)
       local entry = entry_of(fields, get_field(fields, 'attempt'), flags)
+      entry[#entry + 1], entry[#entry + 2] = 'since', since_of(id, fields)
       local new = redis.call('XADD', KEYS[1], '*', unpack(entry))
       local strikes = redis.call('HGET', KEYS[2], id)
       if strikes then

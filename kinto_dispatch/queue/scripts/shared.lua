@@ -98,7 +98,7 @@ local function flags_of(fields, is_suspect)
 end
 
 local KNOWN = {
-  key = true, body = true, attempt = true, flags = true,
+  key = true, body = true, attempt = true, flags = true, since = true,
   kind = true, reason = true, attempts = true, at = true,
 }
 local MOST_UNKNOWN = 32
@@ -120,6 +120,12 @@ local function entry_of(fields, attempt, flags)
     'key', get_field(fields, 'key'), 'body', get_field(fields, 'body'),
     'attempt', attempt, 'flags', flags,
   }, fields)
+end
+
+-- Since when an entry waits, in milliseconds: its id tells, unless it was given back.
+local function since_of(id, fields)
+  local since = string.match(get_field(fields, 'since'), '^%d+$')
+  return since and #since < 16 and since or string.match(id, '^%d+')
 end
 
 local function free(stream, group, id)

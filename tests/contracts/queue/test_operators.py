@@ -12,7 +12,7 @@ import redis
 
 from kinto_dispatch.queue.log import StreamsLog
 from kinto_dispatch.queue.streams import StreamsQueue
-from kinto_dispatch.queue.values import Claim, Dead, Done, Entry, Settlement
+from kinto_dispatch.queue.values import Claim, Dead, Done, Entry, Later, Settlement
 
 
 DEAD = "kd:{lane:ops}:dead"
@@ -210,6 +210,25 @@ async def test_the_oldest_is_the_first_that_nobody_was_given(
     await queue.fetch("ops", "a", 1, 0)
     (lane,) = await queue.status(["ops"])
     assert lane.oldest_waiting_seconds == pytest.approx(300, abs=30)
+
+
+async def test_what_is_given_back_keeps_its_age(queue: StreamsQueue, server: redis.Redis) -> None:
+    """However often: while a destination is down, deliveries go to the end of the lane again and
+    again. What was attempted waits anew."""
+    now_ms = server.time()[0] * 1000
+    server.xadd(STREAM, {b"key": b"k", b"body": b"b"}, id=f"{now_ms - 300_000}-0")
+    for _ in range(3):
+        await queue.release("ops", await queue.fetch("ops", "a", 1, 0))
+        (lane,) = await queue.status(["ops"])
+        assert lane.oldest_waiting_seconds == pytest.approx(300, abs=30)
+    (claim,) = await queue.fetch("ops", "a", 1, 0)
+    await queue.settle("ops", [Settlement(claim, Later(0, 2), b"{}")])
+    assert (await queue.promote("ops", 1))[0] == 1
+    (lane,) = await queue.status(["ops"])
+    assert lane.oldest_waiting_seconds is not None
+    assert lane.oldest_waiting_seconds < 30
+    (claim,) = await queue.fetch("ops", "a", 1, 0)
+    assert (claim.key, claim.body, claim.attempt) == ("k", b"b", 2)
 
 
 async def test_events_that_are_not_yet_routed_count_for_the_age(
