@@ -240,7 +240,7 @@ class Worker:
                 return False
         if self._in_flight():
             return False
-        # What is paused, or whose destination does not answer, is for another time.
+        # What is paused, or whose destination wants nothing now, is for another time.
         lanes = await queue.status(self._lane_names())
         going = [lane for lane in lanes if not lane.paused and lane.breaker == "closed"]
         due = [(await queue.promote(lane.channel, 0))[1] == 0 for lane in going if lane.retry]
