@@ -6,11 +6,11 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Engine, TextClause, create_engine, make_url
-from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
+from sqlalchemy import Connection, Engine, Row, TextClause, create_engine, make_url
+from sqlalchemy.exc import OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from kinto_dispatch.errors import OutboxUnavailable
@@ -24,6 +24,12 @@ BATCH_BYTES = 8 * 1024 * 1024
 # may be on top, as slow as the queue's own time-out allows.
 HOLD_SECONDS = 15
 SLOWEST_BYTES_PER_SECOND = 1_000_000
+# How long the server works on a statement, and how long on reading a batch when that was too short
+# again and again: enough for the largest event on a slow network.
+STATEMENT_SECONDS = 10
+LONGEST_STATEMENT_SECONDS = 640
+# SQLSTATE of a statement that was ended.
+QUERY_CANCELED = "57014"
 # Rows that one statement changes: well below a second, far from the statement's time-out.
 CHUNK_ROWS = 5000
 
@@ -50,6 +56,7 @@ LAST_MARK = statement("last_mark")
 NAME_OUTBOX = statement("name_outbox")
 MARK_RELAYED = statement("mark_relayed")
 EXTEND_HOLD = statement("extend_hold")
+EXTEND_STATEMENT = statement("extend_statement")
 FEED_AGAIN = statement("feed_again")
 PRUNE_RELAYED = statement("prune_relayed")
 COUNT_WAITING = statement("count_waiting")
@@ -59,7 +66,8 @@ class PostgresOutboxReader:
     """Reads with a connection of its own, made when first needed and again after it broke.
 
     Outside a held batch no transaction is open. The server ends a statement after 10 s, and a
-    held batch after 15 s without a word from us, or later where it is one large event.
+    held batch after 15 s without a word from us, or later where it is one large event. Reading a
+    batch gets twice as long after each time that it was not enough: all that waits is behind it.
     """
 
     def __init__(self, url: str) -> None:
@@ -68,6 +76,7 @@ class PostgresOutboxReader:
         self._wire: socket.socket | None = None
         self._in_call = threading.Lock()
         self._leads = False
+        self._read_seconds = STATEMENT_SECONDS
         self._held: tuple[str, list[int]] | None = None
 
     def take(self, count: int) -> Batch:
@@ -81,7 +90,7 @@ class PostgresOutboxReader:
     def _take(self, connection: Connection, count: int) -> Batch:
         if not connection.execute(LOCK_BATCHES, {"key": BATCH_LOCK}).scalar():
             return Batch()
-        rows = connection.execute(TAKE_BATCH, {"count": count, "bytes": BATCH_BYTES}).all()
+        rows = self._read(connection, count)
         if not rows:
             return Batch()
         # After the lock, and in a statement of its own: it has to see the batch before, and all
@@ -94,6 +103,18 @@ class PostgresOutboxReader:
             seconds = HOLD_SECONDS + size // SLOWEST_BYTES_PER_SECOND
             connection.execute(EXTEND_HOLD, {"seconds": seconds})
         return Batch(events, str(mark), _text(last), tuple(lanes))
+
+    def _read(self, connection: Connection, count: int) -> Sequence[Row[Any]]:
+        if self._read_seconds > STATEMENT_SECONDS:
+            connection.execute(EXTEND_STATEMENT, {"seconds": self._read_seconds})
+        try:
+            rows = connection.execute(TAKE_BATCH, {"count": count, "bytes": BATCH_BYTES}).all()
+        except OperationalError as error:
+            if getattr(error.orig, "pgcode", None) == QUERY_CANCELED:
+                self._read_seconds = min(2 * self._read_seconds, LONGEST_STATEMENT_SECONDS)
+            raise
+        self._read_seconds = STATEMENT_SECONDS
+        return rows
 
     def relayed(self) -> None:
         """See ``OutboxReader``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import psycopg2
@@ -449,6 +449,26 @@ def test_a_large_event_is_held_for_as_long_as_it_may_take(
     time.sleep(2.5)
     with pytest.raises(OutboxUnavailable):
         reader.relayed()
+
+
+def test_a_batch_that_takes_long_to_read_is_read_in_the_end(
+    outbox: PostgresOutbox, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A very large event on a slow network: with the same bound each time it would never come, nor
+    anything behind it. Afterwards the usual one holds again."""
+    module = "kinto_dispatch.outbox.reader"
+    slow = "WITH slow AS MATERIALIZED (SELECT pg_sleep(3)) SELECT id, event_id, body FROM slow"
+    monkeypatch.setattr(f"{module}.TAKE_BATCH", _text(f"{slow}, kinto_dispatch_outbox"))
+    monkeypatch.setattr(f"{module}.BOUND_TRANSACTION", _text("SET LOCAL statement_timeout = '1s'"))
+    monkeypatch.setattr(f"{module}.STATEMENT_SECONDS", 1)
+    commit(outbox, A)
+    with closing(PostgresOutboxReader(postgresql_url)) as reader:
+        for _ in range(2):
+            with pytest.raises(OutboxUnavailable, match="statement timeout"):
+                reader.take(10)
+        assert relay(reader) == [A]
+        with pytest.raises(OutboxUnavailable, match="statement timeout"):
+            reader.take(10)
 
 
 def test_an_outbox_has_a_name_unless_nobody_may_know(
