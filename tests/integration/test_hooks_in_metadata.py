@@ -589,6 +589,22 @@ def test_a_storage_that_is_away_is_an_error(settings: dict[str, str]) -> None:
         mail.addresses([f"{BUCKET}/groups/g"])
 
 
+def test_the_operator_may_name_groups_too(
+    settings: dict[str, str], postgresql_url: str, smtp_server: LocalSmtp
+) -> None:
+    """Beside addresses, in the ini: for what the channel's own route wants."""
+    base = f"{BASE}channels.mail."
+    to = {f"{base}recipients": f"boss@x.org, {BUCKET}/groups/g"}
+    own = {f"{base}server": smtp_server.address, **to}
+    world = World({**settings, **own, "kinto.storage_url": postgresql_url})
+    mail = next(one for one in world.configuration.channels if one.name == "mail")
+    world.put(f"{BUCKET}/groups/g", members=["ldap:a@x.org", "account:b"])
+    assert isinstance(mail.call_async(make_event(), make_delivery()), Delivered)
+    (received,) = smtp_server.messages
+    assert received.recipients == ("boss@x.org", "a@x.org")
+    mail._groups._storage.client.session_factory.get_bind().dispose()
+
+
 def test_a_letter_goes_to_those_whom_the_hook_names(
     settings: dict[str, str], postgresql_url: str, smtp_server: LocalSmtp
 ) -> None:
