@@ -26,6 +26,9 @@ TIMEOUT_SECONDS = 10.0
 PAUSE_SECONDS = 0.2
 """After an unknown answer, as a client with manners does."""
 
+PAGE = 1_000
+"""How many records to ask for at once."""
+
 HEADERS = {
     "Authorization": "Basic " + b64encode(":".join(USER).encode()).decode(),
     "Content-Type": "application/json",
@@ -99,8 +102,18 @@ class Client(threading.Thread):
     def stored(self) -> Sequence[Mapping[str, Any]] | None:
         """Every record that the storage has, and the tombstones of those deleted; ``None`` where
         Kinto did not answer."""
-        status, answer = self._send("GET", f"{self._path}?_since=0", None)
-        return answer["data"] if status == 200 else None
+        found: list[Mapping[str, Any]] = []
+        since, page = 0, PAGE
+        # Whoever asks for all at once gets the first ten thousand (storage_max_fetch_size).
+        while page:
+            query = f"_since={since}&_sort=last_modified&_limit={PAGE}"
+            status, answer = self._send("GET", f"{self._path}?{query}", None)
+            if status != 200:
+                return None
+            found += answer["data"]
+            page = len(answer["data"])
+            since = answer["data"][-1]["last_modified"] if page else 0
+        return found
 
     # --- what to write -------------------------------------------------------------------
 
