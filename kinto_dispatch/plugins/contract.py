@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from kinto_dispatch import hookspecs
 from kinto_dispatch.errors import PluginError, did_you_mean
 from kinto_dispatch.plugins.options import options_of
 from kinto_dispatch.settings.values import RESERVED
@@ -57,6 +58,9 @@ def hooks_of(plugin: str, target: Any) -> Mapping[str, Function]:
             _check_unmarked(plugin, name)
         elif hook := _hook_name(plugin, name, mark):
             _check_colour(plugin, hook, function)
+            static = inspect.getattr_static(target, name)
+            is_bound = isinstance(target, type) and not isinstance(static, staticmethod)
+            _check_arguments(plugin, hook, function, is_bound)
             hooks[hook] = function
     if not hooks:
         raise PluginError(
@@ -104,6 +108,20 @@ def _check_colour(plugin: str, hook: str, function: Function) -> None:
         raise PluginError(plugin, reason)
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise PluginError(plugin, f"{hook} yields; a hook returns its outcome")
+
+
+def _check_arguments(plugin: str, hook: str, function: Function, is_bound: bool) -> None:
+    """As pluggy hands them over: by name, those without a default."""
+    known = tuple(inspect.signature(getattr(hookspecs, hook)).parameters)
+    taken = [
+        one.name
+        for one in inspect.signature(function).parameters.values()
+        if one.kind is one.POSITIONAL_OR_KEYWORD and one.default is one.empty
+    ]
+    for name in taken[1:] if is_bound else taken:
+        if name not in known:
+            reason = f"{hook} takes {name!r}; it may take {', '.join(known)}, each by its name"
+            raise PluginError(plugin, reason)
 
 
 def construct(plugin: str, target: Any, settings: BaseModel | None) -> Any:

@@ -64,7 +64,7 @@ def load(plugin: str) -> Any:
 def _class_on_path(plugin: str) -> Any:
     module_name, _, attribute = (part.strip() for part in plugin.partition(":"))
     if not _is_dotted(module_name) or not _is_dotted(attribute):
-        raise NotFound(repr(plugin), "module:Class, as in kinto_email:EmailChannel")
+        raise NotFound(repr(plugin), "module:Class, as in kinto_dispatch_email:EmailChannel")
     found = _import(module_name)
     if found is None:
         raise NotFound(

