@@ -14,7 +14,7 @@ from kinto_dispatch.cli.channels import summary
 from kinto_dispatch.cli.common import left_behind, load_configuration, with_queue
 from kinto_dispatch.cli.exits import BAD_CONFIGURATION, OK, QUEUE_UNREACHABLE, leave
 from kinto_dispatch.cli.options import ini_option, ini_path, json_option
-from kinto_dispatch.cli.printing import emit, printable
+from kinto_dispatch.cli.printing import emit, printable, printable_lines
 from kinto_dispatch.errors import (
     BadSettings,
     OutboxUnavailable,
@@ -203,8 +203,8 @@ def show(findings: Sequence[Finding]) -> None:
     for finding in findings:
         line = f"{finding.status:7}  {finding.check}: {printable(finding.detail)}"
         click.secho(f"{MARKS[finding.status]} {line}", fg=COLOURS[finding.status])
-        if finding.advice:
-            click.echo(f"           {printable(finding.advice)}")
+        for text in printable_lines(finding.advice):
+            click.echo(f"           {text}")
 
 
 COLOURS = {"ok": None, "warning": "yellow", "error": "red"}

@@ -39,7 +39,15 @@ def note(message: str) -> None:
 
 def printable(value: object) -> str:
     """The value as one line of text without control characters, which a terminal would obey."""
-    text = "" if value is None else " ".join(str(value).split())
+    return _escaped("" if value is None else " ".join(str(value).split()))
+
+
+def printable_lines(text: str) -> Sequence[str]:
+    """The same for a text of several lines, in which the spaces show places."""
+    return [_escaped(line) for line in text.splitlines()]
+
+
+def _escaped(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -116,6 +116,15 @@ def test_check_tells_all_mistakes_at_once(site: Site) -> None:
         assert part in text
 
 
+def test_check_points_at_the_character(site: Site) -> None:
+    """Below the expression, as it stands in the ini."""
+    site.set("news", when="new.price  > 100 && old")
+    lines = site.run("check").stdout.splitlines()
+    (at,) = [number for number, line in enumerate(lines) if line.endswith("^")]
+    assert lines[at].index("^") == lines[at - 1].index("100")
+    assert lines[at - 1].endswith("new.price  > 100 && old")
+
+
 def test_check_finds_a_failed_channel(site: Site) -> None:
     """A plugin that cannot be loaded is an error here, although the other channels would run."""
     (site.directory / "commands_broken2.py").write_text("raise OSError('boo')")
