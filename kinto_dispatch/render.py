@@ -29,7 +29,8 @@ DEFAULT_SUBJECT = (
 )
 DEFAULT_TEMPLATE = (
     "User id: {{ user_id }}"
-    "{% if skipped %}\nOlder versions that are not shown: {{ skipped }}{% endif %}"
+    # The first line end belongs to the block.
+    "{% if skipped %}\n\nOlder versions that are not shown: {{ skipped }}{% endif %}"
 )
 """Both are what the listener of Kinto's tutorial sends of a change."""
 

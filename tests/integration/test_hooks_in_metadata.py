@@ -297,6 +297,15 @@ def test_conditions_are_values_or_expressions(world: World) -> None:
     assert texts(world.told_to("mail")) == ["1", "3"]
 
 
+def test_letters_are_about_records_and_collections(world: World) -> None:
+    """As both plugins have it: whoever put hooks into a bucket heard nothing of its groups."""
+    world.put(BUCKET, 200, **{"kinto-emailer": hooks(LETTER | {"template": "{uri}"})})
+    world.put(f"{BUCKET}/groups/g", members=[])
+    world.put(BUCKET, 200, title="x", **{"kinto-emailer": hooks(LETTER)})
+    world.put(COLLECTION)
+    assert texts(world.told_to("mail")) == [" create"]
+
+
 def test_a_letter_has_all_that_a_template_may_ask_for(world: World) -> None:
     """What kinto-emailer documents, and fields of the record."""
     names = ("bucket_id", "collection_id", "record_id", "id", "user_id", "resource_name", "uri")

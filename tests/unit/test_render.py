@@ -80,6 +80,12 @@ def test_the_tutorials_message_about_an_anonymous_write() -> None:
     assert render(event=make_event(user_id=None)).text == "User id: None"
 
 
+def test_what_is_not_shown_is_counted_on_a_line_of_its_own() -> None:
+    """Where only the latest version counts."""
+    lines = render(event=make_event(skipped=3)).text.splitlines()
+    assert lines == [f"User id: {USER}", "Older versions that are not shown: 3"]
+
+
 def test_an_empty_template_is_not_the_default() -> None:
     """Whoever wants no text gets none."""
     assert render("", subject="") == Message("", "")
