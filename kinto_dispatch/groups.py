@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kinto_dispatch.errors import GroupsUnavailable
 
+
+logger = logging.getLogger(__name__)
 
 MEMORY = "kinto.core.storage.memory"
 
@@ -24,7 +27,7 @@ class Groups:
         self._storage: Any = None
 
     def members(self, bucket_id: str, group_id: str) -> Sequence[object]:
-        """The members of a group as they are now; none where it does not exist.
+        """The members of a group as they are now; none where it does not exist, which is logged.
 
         Blocks for the storage. Raises ``GroupsUnavailable``.
         """
@@ -35,6 +38,8 @@ class Groups:
                 resource_name="group", parent_id=f"/buckets/{bucket_id}", object_id=group_id
             )
         except ObjectNotFoundError:
+            uri = f"/buckets/{bucket_id}/groups/{group_id}"
+            logger.warning("group.missing uri=%s: nobody is written to because of it", uri)
             return []
         except BackendError as error:
             reason = next(iter(str(error.original).splitlines()), type(error.original).__name__)

@@ -100,6 +100,7 @@ def test_hooks_as_people_write_them(format: str, hook: Any) -> None:
         (OURS, {"hooks": [{**HOOK, "uris": ["/buckets/default/**"]}]}, "hooks.0.uris: "),
         (OURS, {"hooks": [{**HOOK, "template": "{{ x.__class__ }}"}]}, "hooks.0.template: "),
         (OURS, {"hooks": [{**HOOK, "template": "{% for"}]}, "hooks.0.template: "),
+        (OURS, {"hooks": [{**HOOK, "template": "{{ nonsense }}"}]}, "hooks.0.template: "),
         (OURS, {"hooks": [{**HOOK, "template": "x" * 10_001}]}, "hooks.0.template: "),
         (OURS, {"hooks": [{**HOOK, "recipients": ["a@b.org"] * 51}]}, "hooks.0.recipients: "),
         (EMAILER, [], "kinto-emailer.hooks: expected a list"),

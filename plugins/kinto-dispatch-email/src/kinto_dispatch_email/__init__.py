@@ -46,7 +46,8 @@ class EmailChannel:
         message = channel.render(event)
         people = self._people_of(message, channel)
         if not people.recipients:
-            return Delivered("nobody to write to: no recipient, and no member, has an address")
+            named = self._people.recipients if message.recipients is None else message.recipients
+            return Delivered(f"nobody to write to: no group, or nobody in it: {list(named)}")
         letter = mail(people, message, event, channel.name, key)
         return self._client.send(letter, seconds, patient=patient)
 
