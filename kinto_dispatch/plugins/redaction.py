@@ -38,30 +38,36 @@ class Redactor:
 
 def _words(secret: str) -> Iterable[str]:
     secret = secret.strip()
-    for whole in (secret, *_inner(secret)):
+    names, texts = _inner(secret)
+    for whole in (secret, *texts):
         if len(whole) >= WHOLE_LENGTH:
             yield from {whole, unquote(whole), repr(whole)[1:-1]}
-    public = {"", *_public_parts(secret)}
+    public = {"", *_public_parts(secret), *names}
     for word in SEPARATORS.split(secret):
         if len(word) >= WORD_LENGTH and word.lower() not in public:
             yield from {word, unquote(word)}
 
 
-def _inner(secret: str) -> Iterable[str]:
-    """The texts in a setting that holds several, as in ``{"Authorization": "Bearer ..."}``, and
-    what follows the scheme in each."""
+def _inner(secret: str) -> tuple[set[str], set[str]]:
+    """Of a setting that holds several texts, as in ``{"Authorization": "Bearer ..."}``: their
+    names in lower case, which are no secrets, and the texts with what follows the scheme in each.
+    """
+    names: set[str] = set()
+    texts: set[str] = set()
     try:
         pending = [json.loads(secret)]
     except (ValueError, RecursionError):
-        return
+        pending = []
     while pending:
         match pending.pop():
             case dict() as mapping:
                 pending += mapping.values()
+                names.update(name.lower() for name in mapping)
             case list() as several:
                 pending += several
             case str() as text:
-                yield from {text, text.partition(" ")[2]}
+                texts |= {text, text.partition(" ")[2]}
+    return names, texts
 
 
 def _encoded(word: str) -> Iterable[str]:

@@ -101,6 +101,14 @@ def test_headers_of_the_request_itself_stop_the_start(headers: dict[str, str]) -
         make_channel("webhook", {**GOOD, "headers": json.dumps(headers)})
 
 
+def test_the_wrong_header_is_named_and_none_is_quoted() -> None:
+    """What they are called is no secret, what they say is."""
+    headers = {"Authorization": "Bearer s3cr3t-value", "Transfer-Encoding": "chunked-s3cr3t"}
+    with pytest.raises(BadSettings, match="leave out Transfer-Encoding") as caught:
+        make_channel("webhook", {**GOOD, "headers": json.dumps(headers)})
+    assert "s3cr3t" not in str(caught.value)
+
+
 def test_one_authorization_is_enough() -> None:
     """The one in the URL, or the one in a header (B12)."""
     options = {**GOOD, "url": "https://me:pass-word@shop.example/"}
