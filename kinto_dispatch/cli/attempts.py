@@ -53,7 +53,7 @@ def command(
 
     `retry` and `failed` are attempted again until max_attempts; then they are dead letters.
     What was `joined` went into a digest, what was `skipped` made room for a newer version: the
-    reason is the key of that delivery.
+    reason is `into` and the key of that delivery.
     Exits 3 if there are none.
     """
     configuration = load_configuration()

@@ -81,7 +81,7 @@ def examine() -> Iterator[Finding]:
     yield Finding("settings", "ok", f"{path}, channels: {names or 'none'}")
     yield from examine_events(configuration.settings)
     for channel in configuration.channels:
-        yield examine_channel(channel)
+        yield examine_channel(channel, configuration.settings)
     if configuration.async_channels:
         yield from examine_outbox(configuration.settings)
         yield from examine_queue(configuration)
@@ -99,16 +99,20 @@ def examine_events(settings: DispatchSettings) -> Iterator[Finding]:
         yield Finding("events", "ok", " ".join(classes.values()))
 
 
-def examine_channel(channel: Channel) -> Finding:
+def examine_channel(channel: Channel, settings: DispatchSettings) -> Finding:
     """Whether the channel's plugin could be loaded; its settings were checked with it."""
     check = f"channel {channel.name}"
     if channel.status == "failed":
-        advice = "Put the plugin right; its lane fills meanwhile. See: kinto-dispatch plugins"
+        meanwhile = "its lane fills" if channel.mode == "async" else "it is not called"
+        advice = f"Put the plugin right; {meanwhile} meanwhile. See: kinto-dispatch plugins"
         return Finding(check, "error", f"{channel.config.plugin} failed: {channel.reason}", advice)
     detail = f"{channel.config.plugin}, {channel.mode}, {summary(channel.config.route)}"
     if channel.config.subscribable and channel.mode == "async" and not channel.config.rate_limit:
         advice = "Whoever may write a collection can make it as busy as they like: set one."
         return Finding(check, "warning", f"{detail}, open for hooks without rate_limit", advice)
+    if channel.config.phase == "before_commit" and not settings.has_transactional_outbox:
+        advice = "The client gets the refusal, and the data stays. PostgreSQL storage undoes it."
+        return Finding(check, "warning", f"{detail}, and this storage cannot undo a write", advice)
     return Finding(check, "ok", detail)
 
 

@@ -59,7 +59,7 @@ def command(name: str, directory: Path) -> None:
     click.echo(target)
     note(
         f"Next: cd {target}; python -m venv .venv; "
-        ".venv/bin/pip install -e '.[test]'; .venv/bin/pytest"
+        ".venv/bin/pip install -e '.[test]'; .venv/bin/pytest. Its README says more."
     )
 
 

@@ -47,8 +47,17 @@ def _each(check: Callable[[str], object]) -> AfterValidator:
     return AfterValidator(checked)
 
 
+def _check_recipient(text: str) -> None:
+    if text.startswith("/buckets/default/"):
+        raise ValueError(
+            "groups by the id of their bucket; /buckets/default is another one for each user"
+        )
+    if group_of(text) is None:
+        mailbox(text)
+
+
 Mailboxes = Annotated[Addresses, _each(mailbox)]
 """For the ``Settings`` of a plugin: addresses with or without a name, each exactly one."""
 
-Recipients = Annotated[Addresses, _each(lambda text: group_of(text) or mailbox(text))]
+Recipients = Annotated[Addresses, _each(_check_recipient)]
 """The same, and groups, as in ``/buckets/b/groups/g``: see ``Channel.addresses``."""

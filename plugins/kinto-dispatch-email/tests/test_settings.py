@@ -54,6 +54,14 @@ def test_recipients_stand_on_lines_or_between_commas() -> None:
     assert made.settings.recipients == ("a@x.org", '"Doe, Jane" <b@x.org>', "c@x.org")
 
 
+def test_groups_of_the_default_bucket_stop_the_start() -> None:
+    """It has another id for each user, so nobody would ever get a mail."""
+    group = "/buckets/default/groups/editors"
+    with pytest.raises(BadSettings, match="groups by the id of their bucket"):
+        channel(recipients=group)
+    assert channel(recipients="/buckets/default2/groups/editors").settings.recipients
+
+
 @pytest.mark.parametrize("name", ["from", "recipients", "cc", "bcc", "reply_to"])
 @pytest.mark.parametrize("value", ["x <b@c.org>\r\nBcc: e@x", "a@b.org c@d.org", "nobody"])
 def test_what_is_not_an_address_stops_the_start(name: str, value: str) -> None:

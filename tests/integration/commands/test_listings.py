@@ -136,6 +136,15 @@ def test_check_finds_a_failed_channel(site: Site) -> None:
     assert found["queue"][0] == "ok"
 
 
+def test_check_warns_of_a_veto_that_undoes_nothing(site: Site) -> None:
+    """On memory storage, which is what these commands have."""
+    assert findings(site)["channel admins"][0] == "ok"
+    site.set("admins", phase="before_commit")
+    status, text = findings(site)["channel admins"]
+    assert status == "warning"
+    assert "this storage cannot undo a write" in text
+
+
 def test_check_looks_for_events_of_other_plugins(site: Site) -> None:
     """Their classes may be missing where only a worker runs, so that is a warning."""
     events = "kinto.event_listeners.dispatch.events"
