@@ -152,6 +152,7 @@ def settings(
         f"{BASE}queue_url": queue_url,
         f"{BASE}channels": " ".join(channels),
         "kinto.project_name": "Our Kinto",
+        "kinto.project_version": "4.2",
     }
     for name, options in channels.items():
         for key, value in options.items():
@@ -311,7 +312,8 @@ def test_a_letter_has_all_that_a_template_may_ask_for(world: World) -> None:
     names = ("bucket_id", "collection_id", "record_id", "id", "user_id", "resource_name", "uri")
     names = (*names, "action", "timestamp", "root_url", "client_address", "user_agent", "event")
     template = " ".join(f"{name}={{{name}}}" for name in names)
-    template += " {settings[project_name]} {impacted_objects[0][new][title]} {{}}"
+    template += " {settings[project_name]} {settings[project_version]} {settings[url]}"
+    template += " {impacted_objects[0][new][title]} {{}}"
     letter = {**LETTER, "subject": "{user_id}\n!", "template": template}
     world.put(COLLECTION, **{"kinto-emailer": hooks(letter)})
     world.told()
@@ -323,7 +325,8 @@ def test_a_letter_has_all_that_a_template_may_ask_for(world: World) -> None:
     assert told.message.text == (
         f"bucket_id=b collection_id=c record_id=r id=r user_id={user} resource_name=record"
         f" uri={RECORD} action=create timestamp={timestamp} root_url=http://localhost/v1/"
-        " client_address= user_agent=tests event=kinto.core.events.ResourceChanged Our Kinto T {}"
+        " client_address= user_agent=tests event=kinto.core.events.ResourceChanged Our Kinto 4.2"
+        " http://localhost/v1/ T {}"
     )
 
 
