@@ -387,6 +387,16 @@ def test_letters_go_to_the_channel_that_is_named() -> None:
     assert [channel for _, channel, _ in hooks_of(letter, named)] == ["b"]
 
 
+def test_a_note_without_a_channel_goes_to_the_only_one() -> None:
+    """Where there are several it goes to none of them."""
+    note = {SLACK: {"hooks": [{"template": "x"}]}}
+    for plugins, told in (({"team": "slack", "mail": "email"}, "team"), ({"mail": "email"}, None)):
+        assert [one for _, one, _ in hooks_of(note, Openings(plugins))] == [told][: bool(told)]
+    several = Openings({"team": "slack", "other": "slack"})
+    assert [channel for _, channel, _ in hooks_of(note, several)] == [None]
+    assert list(problems_of(note, "b", Openings({"team": "slack"}))) == []
+
+
 @pytest.mark.parametrize(
     ("emailing", "named", "said"),
     [
