@@ -26,6 +26,7 @@ from kinto_dispatch.subscriptions import (
     problems_of,
 )
 from kinto_dispatch.subscriptions.recipients import (
+    foreign_groups,
     group_of,
     members_to_addresses,
 )
@@ -385,6 +386,12 @@ def test_letters_go_to_the_channel_that_is_named() -> None:
     letter = {"kinto-emailer": {"hooks": [LETTER]}}
     named = Openings.of(settings_with("a", "b", emailer_channel="b"))
     assert [channel for _, channel, _ in hooks_of(letter, named)] == ["b"]
+
+
+def test_groups_of_buckets_with_a_longer_name_are_foreign() -> None:
+    """What stands in a record may fill in the name of a group when the message is made (B16)."""
+    groups = [f"/buckets/{bucket}/groups/g" for bucket in ("b", "bb", "a")]
+    assert foreign_groups(["x@y.org", *groups], "/buckets/b/collections/c") == groups[1:]
 
 
 def test_a_note_without_a_channel_goes_to_the_only_one() -> None:
