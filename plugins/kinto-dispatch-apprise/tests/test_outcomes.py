@@ -16,6 +16,7 @@ from urllib.parse import parse_qs
 import pytest
 import requests
 from apprise.plugins.discord import NotifyDiscord
+from apprise.plugins.slack import NotifySlack
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -149,6 +150,17 @@ def test_one_after_the_other_nobody_waits(smtp_server: LocalSmtp) -> None:
     for _ in range(3):
         assert isinstance(channel.call_async(make_event(), make_delivery()), Delivered)
     assert time.monotonic() - started < 5.5
+
+
+def test_a_no_with_status_200_is_no_success(
+    http_sink: LocalHttp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Slack says it: what it means stands in the text, and Apprise reads it."""
+    monkeypatch.setattr(NotifySlack, "api_url", f"{http_sink.url}/{{}}")
+    http_sink.answer(200, b'{"ok": false, "error": "not_in_channel"}')
+    outcome = send(f"slack://xoxb-1234-1234-{SECRET}/C024BE91L")
+    assert isinstance(outcome, Retry)
+    assert outcome.reason.startswith('Slack: 200 {"ok": false, "error": "not_in_channel"}')
 
 
 def test_a_service_that_wants_to_wait_waits_in_its_lane(

@@ -223,6 +223,36 @@ def test_with_tls_an_unknown_certificate_gets_nothing(encrypted_server: LocalSmt
     assert encrypted_server.messages == []
 
 
+@pytest.mark.parametrize("tls", ["true", "implicit"])
+def test_with_tls_the_certificate_of_another_server_gets_nothing(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch, tls: str
+) -> None:
+    """However trusted: anybody can have one for a name of their own. This is for 127.0.0.1."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    heard = bytearray()
+
+    def talk(connection: socket.socket) -> None:
+        if tls == "true":
+            connection.sendall(b"220 here\r\n")
+            connection.recv(1000)
+            connection.sendall(b"250-here\r\n250 STARTTLS\r\n")
+            connection.recv(1000)
+            connection.sendall(b"220 go\r\n")
+        with contextlib.suppress(OSError):
+            encrypted = context.wrap_socket(connection, server_side=True)
+            encrypted.sendall(b"220 here\r\n" if tls == "implicit" else b"")
+            heard.extend(encrypted.recv(1000))
+
+    with ScriptedServer(talk) as server:
+        port = server.address.rpartition(":")[2]
+        outcome = send(f"localhost:{port}", tls=tls, username="kinto", password="right")
+    assert isinstance(outcome, Retry)
+    assert "CERTIFICATE_VERIFY_FAILED" in outcome.reason
+    assert heard == b""
+
+
 def test_with_tls_a_server_without_it_gets_nothing(smtp_server: LocalSmtp) -> None:
     """Somebody on the way could have taken the offer out."""
     outcome = send(smtp_server.address, tls="true")

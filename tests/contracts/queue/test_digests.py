@@ -35,12 +35,12 @@ STREAM = "kd:{lane:ops}:stream"
 
 
 async def collect(
-    queue: StreamsQueue, digesting: Digesting, *keys: str, digest: str = "record"
+    queue: StreamsQueue, digesting: Digesting, *keys: str, digest: str = "record", size: int = 1
 ) -> None:
-    """Route these deliveries, whose bodies are their keys."""
+    """Route these deliveries, whose bodies are their keys, so many times."""
     await queue.register(["ops"])
     stands = (await queue.cursors(["ops"]))["ops"]
-    entries = [Entry(key, key.encode(), digest=digest) for key in keys]
+    entries = [Entry(key, key.encode() * size, digest=digest) for key in keys]
     upto = f"{int(stands.partition('-')[0]) + 1}-0"
     assert await queue.route("ops", stands, upto, entries, [], digesting=digesting) == upto
 
@@ -209,6 +209,24 @@ async def test_a_digest_is_bounded(queue: StreamsQueue) -> None:
         (claim,) = found
         sizes.append(claim.body.count(b"\x1e"))
     assert sizes == [500, 500, 200]
+
+
+async def test_a_digest_is_bounded_in_bytes_too(queue: StreamsQueue) -> None:
+    """What is larger than that comes alone, rather than never."""
+    await collect(queue, AT_ONCE, "first")
+    (claim,) = await fetch(queue)
+    await collect(queue, AT_ONCE, *(f"e{number}" for number in range(5)), size=200_000)
+    await collect(queue, AT_ONCE, "large", size=300_000)
+    await collect(queue, AT_ONCE, "last")
+    sizes = []
+    while True:
+        assert await settle(queue, claim, Done())
+        found = await fetch(queue)
+        if not found:
+            break
+        (claim,) = found
+        sizes.append(len(claim.body) // 100_000)
+    assert sizes == [8, 8, 4, 15, 0]
 
 
 async def test_nothing_is_collected_twice_by_two_routers(queue: StreamsQueue) -> None:
