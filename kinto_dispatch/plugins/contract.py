@@ -52,14 +52,12 @@ def hooks_of(plugin: str, target: Any) -> Mapping[str, Function]:
     """The hooks that a class or module implements. Raises ``PluginError``, which says what to
     write, for a hook that is not marked, not spelt or not coloured as it has to be."""
     hooks: dict[str, Function] = {}
-    for name, function in _functions(target):
+    for name, function, is_bound in _functions(target):
         mark = getattr(function, IMPLEMENTATION, None)
         if mark is None:
             _check_unmarked(plugin, name)
         elif hook := _hook_name(plugin, name, mark):
             _check_colour(plugin, hook, function)
-            static = inspect.getattr_static(target, name)
-            is_bound = isinstance(target, type) and not isinstance(static, staticmethod)
             _check_arguments(plugin, hook, function, is_bound)
             hooks[hook] = function
     if not hooks:
@@ -71,12 +69,14 @@ def hooks_of(plugin: str, target: Any) -> Mapping[str, Function]:
     return hooks
 
 
-def _functions(target: Any) -> Iterator[tuple[str, Function]]:
+def _functions(target: Any) -> Iterator[tuple[str, Function, bool]]:
+    """Each with its name, and whether its first argument is the object or the class."""
     for name in dir(target):
         found = inspect.getattr_static(target, name, None)
         function = getattr(found, "__func__", found)  # of a static or class method
         if inspect.isroutine(function) and not hasattr(function, SPECIFICATION):
-            yield name, function
+            is_bound = isinstance(target, type) and not isinstance(found, staticmethod)
+            yield name, function, is_bound
 
 
 def _check_unmarked(plugin: str, name: str) -> None:

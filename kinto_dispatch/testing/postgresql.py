@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from types import TracebackType
 
-import psutil  # type: ignore[import-untyped]
+import psutil  # type: ignore[import-untyped]  # it brings no types
 
 
 # An ordinary account that every machine has. PostgreSQL refuses to run as root.

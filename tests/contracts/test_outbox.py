@@ -446,7 +446,7 @@ def test_a_large_event_is_held_for_as_long_as_it_may_take(
     assert relay(reader) == [A]
     commit(outbox, B)
     reader.take(10)
-    time.sleep(2.5)
+    time.sleep(2.5)  # longer than the server lets a usual batch be held
     with pytest.raises(OutboxUnavailable):
         reader.relayed()
 

@@ -7,7 +7,7 @@ import contextlib
 import re
 from typing import TYPE_CHECKING
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 
 from kinto_dispatch.testing.waiting import eventually

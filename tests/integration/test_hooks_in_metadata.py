@@ -643,7 +643,7 @@ def test_a_letter_goes_to_those_whom_the_hook_names(
     assert received.sender == "kinto@example.org"
     assert received.message["Reply-To"] == "Joe <joe@x.org>"
     outcome = mail.call_async(second.event, make_delivery(key=second.key))
-    assert outcome.detail.endswith("no group, or nobody in it: ['/buckets/b/groups/none']")
+    assert outcome.detail == "nobody to write to in ['/buckets/b/groups/none']"
     assert len(smtp_server.messages) == 1
     mail._groups._storage.client.session_factory.get_bind().dispose()
 

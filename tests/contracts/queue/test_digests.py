@@ -54,6 +54,15 @@ async def settle(queue: StreamsQueue, claim: Claim, fate: Fate) -> bool:
     return counted
 
 
+async def bodies_after(queue: StreamsQueue, claim: Claim) -> Sequence[bytes]:
+    """What comes once this one is delivered, each after the one before it."""
+    bodies = []
+    while await settle(queue, claim, Done()) and (found := await fetch(queue)):
+        (claim,) = found
+        bodies.append(claim.body)
+    return bodies
+
+
 async def notes(queue: StreamsQueue) -> list[tuple[str, str, str]]:
     """Which deliveries became a part of which others."""
     found = [json.loads(record) for _, record in await queue.attempts("ops")]
@@ -200,15 +209,8 @@ async def test_a_digest_is_bounded(queue: StreamsQueue) -> None:
     await collect(queue, AT_ONCE, "first")
     (claim,) = await fetch(queue)
     await collect(queue, AT_ONCE, *(f"e{number}" for number in range(1200)))
-    sizes = []
-    while True:
-        assert await settle(queue, claim, Done())
-        found = await fetch(queue)
-        if not found:
-            break
-        (claim,) = found
-        sizes.append(claim.body.count(b"\x1e"))
-    assert sizes == [500, 500, 200]
+    counts = [body.count(b"\x1e") for body in await bodies_after(queue, claim)]
+    assert counts == [500, 500, 200]
 
 
 async def test_a_digest_is_bounded_in_bytes_too(queue: StreamsQueue) -> None:
@@ -218,14 +220,7 @@ async def test_a_digest_is_bounded_in_bytes_too(queue: StreamsQueue) -> None:
     await collect(queue, AT_ONCE, *(f"e{number}" for number in range(5)), size=200_000)
     await collect(queue, AT_ONCE, "large", size=300_000)
     await collect(queue, AT_ONCE, "last")
-    sizes = []
-    while True:
-        assert await settle(queue, claim, Done())
-        found = await fetch(queue)
-        if not found:
-            break
-        (claim,) = found
-        sizes.append(len(claim.body) // 100_000)
+    sizes = [len(body) // 100_000 for body in await bodies_after(queue, claim)]
     assert sizes == [8, 8, 4, 15, 0]
 
 

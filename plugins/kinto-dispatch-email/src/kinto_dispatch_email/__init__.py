@@ -47,7 +47,7 @@ class EmailChannel:
         people = self._people_of(message, channel)
         if not people.recipients:
             named = self._people.recipients if message.recipients is None else message.recipients
-            return Delivered(f"nobody to write to: no group, or nobody in it: {list(named)}")
+            return Delivered(f"nobody to write to in {list(named)}")
         letter = mail(people, message, event, channel.name, key)
         return self._client.send(letter, seconds, patient=patient)
 
