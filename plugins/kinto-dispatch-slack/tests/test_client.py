@@ -6,15 +6,20 @@ import asyncio
 import json
 import logging
 import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from kinto_dispatch import Delivered, Outcome, Rejected, Retry
-from kinto_dispatch.testing import LocalHttp, make_channel, make_delivery, make_event
+from kinto_dispatch.testing import (
+    LocalHttp,
+    ScriptedServer,
+    drip,
+    make_channel,
+    make_delivery,
+    make_event,
+)
 from kinto_dispatch_slack.answer import ADVICE
 
 
@@ -235,44 +240,23 @@ async def test_an_answer_in_no_known_encoding_is_an_answer(http_sink: LocalHttp)
 
 @contextmanager
 def server(talk: Callable[[socket.socket], None]) -> Iterator[str]:
-    """A server that talks like this to its one client."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.settimeout(10)
+    """The URL of a server that talks like this to whoever has asked something."""
 
-        def serve() -> None:
-            connection, _ = listening.accept()
-            with connection:
-                connection.recv(65_536)
-                try:
-                    talk(connection)
-                except OSError:
-                    return
+    def hear_first(client: socket.socket) -> None:
+        client.recv(65_536)
+        talk(client)
 
-        thread = threading.Thread(target=serve)
-        thread.start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        thread.join()
-
-
-def drip(start: bytes, piece: bytes) -> Callable[[socket.socket], None]:
-    """An answer that never ends."""
-
-    def talk(connection: socket.socket) -> None:
-        connection.sendall(start)
-        while True:
-            connection.sendall(piece)
-            time.sleep(0.1)
-
-    return talk
+    with ScriptedServer(hear_first) as scripted:
+        yield f"http://{scripted.address}"
 
 
 @pytest.mark.parametrize(
     "talk",
     [
-        drip(b"HTTP/1.1 200 ", b"x"),
-        drip(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n"),
-        drip(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", b"x"),
-        drip(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
+        drip(b"x", b"HTTP/1.1 200 "),
+        drip(b"X: y\r\n", b"HTTP/1.1 200 OK\r\n"),
+        drip(b"x", b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"),
+        drip(b"1\r\nx\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"),
     ],
 )
 async def test_an_answer_that_does_not_end_does_not_outlast_the_deadline(
